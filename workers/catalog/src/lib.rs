@@ -1,0 +1,1 @@
+//! The catalogue: which datasets there are, and what each one is now.

@@ -1,0 +1,71 @@
+//! Where things lie in the bucket. The only place that spells a path.
+//!
+//! ```text
+//! _catalog/manifests/<dataset>.parquet                         the current manifest
+//! _catalog/history/<dataset>/<version>.parquet                 earlier ones, by version
+//! datasets/<dataset>/<schema fingerprint>/<sha256>.parquet     rows
+//! datasets/<dataset>/_rejects/<run>.parquet                    rows that did not fit
+//! ```
+
+use crate::{DatasetName, Key};
+
+/// The prefix under which every current manifest lies, with its `/`.
+pub const MANIFESTS: &str = "_catalog/manifests/";
+
+/// The current manifest of a dataset.
+pub fn manifest(dataset: &DatasetName) -> Key {
+    key(format!("{MANIFESTS}{dataset}.parquet"))
+}
+
+/// The dataset whose current manifest lies under `key`; `None` for any other key.
+pub fn dataset_of_manifest(key: &str) -> Option<DatasetName> {
+    DatasetName::parse(key.strip_prefix(MANIFESTS)?.strip_suffix(".parquet")?).ok()
+}
+
+/// The prefix of a dataset's earlier manifests, with its `/`.
+pub fn history(dataset: &DatasetName) -> String {
+    format!("_catalog/history/{dataset}/")
+}
+
+/// One earlier manifest. Numbers are zero-padded so that a listing is in order.
+pub fn history_entry(dataset: &DatasetName, version: u64) -> Key {
+    key(format!("{}{version:020}.parquet", history(dataset)))
+}
+
+/// The prefix of everything that a dataset's rows occupy, with its `/`.
+pub fn dataset(dataset: &DatasetName) -> String {
+    format!("datasets/{dataset}/")
+}
+
+/// The folder of rows of one schema, without a trailing `/`. Objects in it are `<sha256>.parquet`.
+pub fn rows(dataset: &DatasetName, schema_fingerprint: &str) -> Key {
+    key(format!("datasets/{dataset}/{schema_fingerprint}"))
+}
+
+/// The rows that one ingest run could not fit.
+pub fn rejects(dataset: &DatasetName, run: &str) -> Key {
+    key(format!("datasets/{dataset}/_rejects/{run}.parquet"))
+}
+
+fn key(text: String) -> Key {
+    Key::parse(text).expect("made of checked names, each far below the longest key")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_key_leads_back_to_its_dataset() {
+        let name = DatasetName::parse("us-airports.v2").unwrap();
+        assert_eq!(dataset_of_manifest(manifest(&name).as_str()), Some(name));
+        assert_eq!(dataset_of_manifest("_catalog/history/a/1.parquet"), None);
+        assert_eq!(dataset_of_manifest("_catalog/manifests/a/b.parquet"), None);
+    }
+
+    #[test]
+    fn history_lists_in_the_order_of_versions() {
+        let name = DatasetName::parse("a").unwrap();
+        assert!(history_entry(&name, 9) < history_entry(&name, 10));
+    }
+}

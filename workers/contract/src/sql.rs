@@ -1,0 +1,39 @@
+//! Bodies of queryd.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// `POST /sql`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SqlRequest {
+    /// One SELECT-like statement.
+    pub sql: String,
+    /// Values for `?` or `$1`…, in order: null, booleans, numbers, texts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub params: Vec<Value>,
+    /// At most this many rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+}
+
+/// The JSON answer of `POST /sql`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SqlAnswer {
+    /// One a column of the result.
+    pub columns: Vec<SqlColumn>,
+    /// Values in column order, each in its type's JSON form.
+    pub rows: Vec<Vec<Value>>,
+    /// `rows.len()`.
+    pub row_count: u64,
+}
+
+/// A column of a result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SqlColumn {
+    /// The column's name.
+    pub name: String,
+    /// DuckDB's name of the type, such as `BIGINT` or `DECIMAL(18,2)`.
+    #[serde(rename = "type")]
+    pub column_type: String,
+}

@@ -1,0 +1,87 @@
+//! Durable state: three primitives over one bucket.
+//!
+//! - [`blob`]: immutable, named by its content's SHA-256, written once;
+//! - [`manifest`]: a small object that says what is current, swapped only by compare-and-set;
+//! - [`log`]: an ordered run of records, appended by put-if-absent of the next number.
+//!
+//! Data first, manifest last: the manifest write is the commit. All three stand on [`Objects`], the few operations that
+//! a backend offers; the backends are [`s3`], [`folder`] and [`memory`], and one conformance suite holds them to the same promises.
+
+pub mod blob;
+mod error;
+pub mod log;
+pub mod manifest;
+pub mod memory;
+mod objects;
+
+use std::sync::Arc;
+
+use lakehouse_contract::Key;
+
+pub use error::Error;
+pub use objects::{ByteRange, ByteStream, Condition, Etag, Listed, Meta, Object, Objects, Page, Payload};
+
+/// A result of the store.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A bucket, or the part of one below a prefix. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    objects: Arc<dyn Objects>,
+}
+
+impl Store {
+    /// A store over any backend.
+    pub fn new(objects: impl Objects) -> Self {
+        Self { objects: Arc::new(objects) }
+    }
+
+    /// A store that lives as long as its last clone. For tests.
+    pub fn memory() -> Self {
+        Self::new(memory::Memory::default())
+    }
+
+    /// Writes an object when `condition` holds; whole or not at all.
+    pub async fn put(&self, key: &Key, body: Payload, condition: Condition) -> Result<Etag> {
+        self.objects.put(key, body, condition).await
+    }
+
+    /// Opens an object, or the part of it that `range` asks for.
+    pub async fn get(&self, key: &Key, range: Option<ByteRange>) -> Result<Object> {
+        self.objects.get(key, range).await
+    }
+
+    /// What is known of an object without reading it.
+    pub async fn head(&self, key: &Key) -> Result<Meta> {
+        self.objects.head(key).await
+    }
+
+    /// At most `limit` objects whose keys start with `prefix` and come after `after`, in the order of their keys' bytes.
+    pub async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page> {
+        self.objects.list(prefix, after, limit).await
+    }
+
+    /// Every object whose key starts with `prefix`, in the order of their keys' bytes.
+    pub async fn list_all(&self, prefix: &str) -> Result<Vec<Listed>> {
+        let mut all = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.list(prefix, after.as_deref(), 1000).await?;
+            all.extend(page.objects);
+            if !page.more {
+                return Ok(all);
+            }
+            after = all.last().map(|listed| listed.key.to_string());
+        }
+    }
+
+    /// Removes an object; one that is not there is no error.
+    pub async fn delete(&self, key: &Key) -> Result<()> {
+        self.objects.delete(key).await
+    }
+
+    /// The object as a file of this machine, where the backend has it as one. Only for blobs: they never change.
+    pub fn local_file(&self, key: &Key) -> Option<std::path::PathBuf> {
+        self.objects.local_file(key)
+    }
+}
