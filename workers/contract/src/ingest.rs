@@ -259,6 +259,8 @@ pub struct Progress {
 /// The phases of an ingest, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
+    /// Copies the source to this machine.
+    Fetching,
     /// Reads, types and converts rows.
     Converting,
     /// Writes the Parquet files to the store.
