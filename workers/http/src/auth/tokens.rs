@@ -1,0 +1,288 @@
+//! Bearer tokens: several are valid at once, and a file of them is followed, so that one is rotated without an outage.
+//!
+//! Only digests are kept. A presented token is hashed and compared with every one of them in constant time, so neither its
+//! content nor its length nor its place in the list shows in how long that takes.
+
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+use tracing::{info, warn};
+
+use super::Error;
+
+/// How often the file is read again. Modification times are not asked: a mounted Secret changes by a swap of links, and two
+/// changes may fall into one tick of the clock.
+const POLL: Duration = Duration::from_millis(500);
+
+type Hash = [u8; 32];
+
+/// The tokens that are valid now.
+#[derive(Clone)]
+pub(super) struct Tokens(Arc<Valid>);
+
+struct Valid {
+    /// From the environment.
+    fixed: Vec<Hash>,
+    /// Where the others come from.
+    file: Option<PathBuf>,
+    /// From the file, when it was last good.
+    current: ArcSwap<Vec<Hash>>,
+}
+
+/// A text that is no list of tokens.
+#[derive(Debug, thiserror::Error)]
+pub enum Invalid {
+    /// Nothing in it.
+    #[error("it is set, but holds no token")]
+    Empty,
+    /// A token with a character that cannot be sent in a header.
+    #[error(
+        "token number {0} holds a character that a token cannot have (letters, digits and `-._~+/=` are fine)"
+    )]
+    Character(usize),
+}
+
+/// A file of tokens that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It cannot be read.
+    #[error("`{}` cannot be read: {cause}", .file.display())]
+    Io {
+        /// The file, or the folder.
+        file: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// What it holds is no list of tokens.
+    #[error("`{}`: {cause}", .file.display())]
+    Content {
+        /// The file, or the folder.
+        file: PathBuf,
+        /// What is wrong with it.
+        cause: Invalid,
+    },
+}
+
+impl Tokens {
+    pub(super) fn open(text: Option<&str>, file: Option<PathBuf>) -> Result<Self, Error> {
+        let fixed = text.map(parse).transpose().map_err(Error::Token)?.unwrap_or_default();
+        let current = file.as_deref().map(read).transpose().map_err(Error::TokenFile)?.unwrap_or_default();
+        Ok(Self(Arc::new(Valid { fixed, file, current: ArcSwap::from_pointee(current) })))
+    }
+
+    /// Whether a token is valid now.
+    pub(super) fn accept(&self, token: &[u8]) -> bool {
+        let presented = hash(token);
+        let current = self.0.current.load();
+        let known = self.0.fixed.iter().chain(current.iter());
+        known.fold(Choice::from(0), |found, hash| found | hash.ct_eq(&presented)).into()
+    }
+
+    /// Follows the file for ever. A file that cannot be used is said once, and the last good tokens stay valid.
+    pub(super) async fn follow(&self) {
+        let Some(file) = self.0.file.clone() else {
+            return std::future::pending().await;
+        };
+        let mut complaint = None;
+        loop {
+            tokio::time::sleep(POLL).await;
+            let path = file.clone();
+            let Ok(content) = tokio::task::spawn_blocking(move || read(&path)).await else {
+                // The runtime is ending.
+                return std::future::pending().await;
+            };
+            match content {
+                Ok(tokens) => {
+                    complaint = None;
+                    self.replace(tokens, &file);
+                }
+                Err(error) => {
+                    let sentence = error.to_string();
+                    if complaint.as_ref() != Some(&sentence) {
+                        warn!(%error, "The file of tokens cannot be used; the last good tokens stay valid");
+                        complaint = Some(sentence);
+                    }
+                }
+            }
+        }
+    }
+
+    fn replace(&self, tokens: Vec<Hash>, file: &Path) {
+        if **self.0.current.load() != tokens {
+            info!(file = %file.display(), tokens = tokens.len(), "The tokens changed");
+            self.0.current.store(Arc::new(tokens));
+        }
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens").field("file", &self.0.file).finish_non_exhaustive()
+    }
+}
+
+/// The tokens of a file, or of all files of a folder. Hidden entries are left out: a mounted Secret keeps its versions there.
+fn read(path: &Path) -> Result<Vec<Hash>, FileError> {
+    let file = path.to_owned();
+    match text(path).map(|text| parse(&text)) {
+        Ok(Ok(tokens)) => Ok(tokens),
+        Ok(Err(cause)) => Err(FileError::Content { file, cause }),
+        Err(cause) => Err(FileError::Io { file, cause }),
+    }
+}
+
+fn text(path: &Path) -> io::Result<String> {
+    if !fs::metadata(path)?.is_dir() {
+        return fs::read_to_string(path);
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        if !hidden && fs::metadata(entry.path())?.is_file() {
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    let texts = files.iter().map(fs::read_to_string).collect::<io::Result<Vec<_>>>()?;
+    Ok(texts.join("\n"))
+}
+
+fn parse(text: &str) -> Result<Vec<Hash>, Invalid> {
+    let tokens = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|token| !token.is_empty());
+    let hashes =
+        tokens
+            .enumerate()
+            .map(|(at, token)| {
+                if is_sendable(token) { Ok(hash(token.as_bytes())) } else { Err(Invalid::Character(at + 1)) }
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+    if hashes.is_empty() { Err(Invalid::Empty) } else { Ok(hashes) }
+}
+
+/// The characters of RFC 6750, and every other that a header takes without doubt.
+fn is_sendable(token: &str) -> bool {
+    token.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn hash(token: &[u8]) -> Hash {
+    Sha256::digest(token).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn every_token_of_the_list_is_valid() {
+        let tokens = Tokens::open(Some("first, second\nthird"), None).unwrap();
+        for token in ["first", "second", "third"] {
+            assert!(tokens.accept(token.as_bytes()), "{token}");
+        }
+        for token in ["", "firs", "first,", "fourth", "First"] {
+            assert!(!tokens.accept(token.as_bytes()), "{token}");
+        }
+    }
+
+    #[test]
+    fn a_variable_without_a_token_is_a_mistake_and_not_an_open_door() {
+        for text in ["", " \n,", "good bäd"] {
+            Tokens::open(Some(text), None).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn errors_and_debug_output_hold_no_token() {
+        let tokens = Tokens::open(Some("hunter2"), None).unwrap();
+        assert!(!format!("{tokens:?}").contains("hunter2"));
+        let error = Tokens::open(Some("hunter2 hüntér3"), None).err().unwrap().to_string();
+        assert!(error.contains("token number 2") && !error.contains("nt"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_of_files_is_a_mounted_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        mount(folder.path(), "..one", &[("primary", "one"), ("secondary", "two\n")]);
+        let tokens = Tokens::open(Some("fixed"), Some(folder.path().to_owned())).unwrap();
+        for token in ["fixed", "one", "two"] {
+            assert!(tokens.accept(token.as_bytes()), "{token}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_swapped_secret_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        mount(folder.path(), "..one", &[("primary", "old")]);
+        let tokens = following(folder.path());
+        mount(folder.path(), "..two", &[("primary", "new")]);
+        until(&tokens, "new").await;
+        assert!(!tokens.accept(b"old"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bad_file_keeps_the_last_good_tokens() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        fs::write(&file, "old").unwrap();
+        let tokens = following(&file);
+        for bad in [Some(""), Some("b\u{0}d"), None] {
+            match bad {
+                Some(text) => fs::write(&file, text).unwrap(),
+                None => fs::remove_file(&file).unwrap(),
+            }
+            tokio::time::sleep(POLL * 3).await;
+            assert!(tokens.accept(b"old"), "{bad:?}");
+        }
+        fs::write(&file, "new").unwrap();
+        until(&tokens, "new").await;
+        assert!(!tokens.accept(b"old"));
+    }
+
+    #[test]
+    fn a_file_that_is_missing_at_the_start_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = Tokens::open(None, Some(folder.path().join("token"))).err().unwrap();
+        assert!(error.to_string().starts_with("LAKEHOUSE_TOKEN_FILE: `"), "{error}");
+        // A folder without files is an empty list.
+        Tokens::open(None, Some(folder.path().to_owned())).unwrap_err();
+    }
+
+    fn following(path: &Path) -> Tokens {
+        let tokens = Tokens::open(None, Some(path.to_owned())).unwrap();
+        let followed = tokens.clone();
+        tokio::spawn(async move { followed.follow().await });
+        tokens
+    }
+
+    async fn until(tokens: &Tokens, token: &str) {
+        for _ in 0..20 {
+            if tokens.accept(token.as_bytes()) {
+                return;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        panic!("`{token}` was never accepted");
+    }
+
+    /// Lays a version of a Secret out as kubelet does: files are links through `..data`, which is swapped by a rename.
+    fn mount(folder: &Path, version: &str, files: &[(&str, &str)]) {
+        fs::create_dir(folder.join(version)).unwrap();
+        for (name, content) in files {
+            fs::write(folder.join(version).join(name), content).unwrap();
+            if !folder.join(name).exists() {
+                symlink(Path::new("..data").join(name), folder.join(name)).unwrap();
+            }
+        }
+        symlink(version, folder.join("..next")).unwrap();
+        fs::rename(folder.join("..next"), folder.join("..data")).unwrap();
+    }
+}
