@@ -5,7 +5,7 @@ use std::path::Path;
 use lakehouse_contract::Key;
 
 /// A failure of the store. No message ever holds a credential.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Nothing lies under the key.
@@ -52,6 +52,22 @@ pub enum Error {
         /// What is wrong and what would help.
         message: String,
     },
+    /// A key that this backend cannot hold, though others can. Nothing can lie under it, so reading it finds nothing.
+    #[error("`{key}` cannot be a key here: {message}")]
+    UnfitKey {
+        /// The key.
+        key: Key,
+        /// Why not.
+        message: String,
+    },
+    /// Records that were removed because a snapshot holds what they said.
+    #[error("the log below `{log}` starts at record {first}; the earlier ones were removed")]
+    Gone {
+        /// The log's prefix.
+        log: String,
+        /// The first record that is still there.
+        first: u64,
+    },
     /// What was read is not what was written.
     #[error("`{key}` is damaged: {message}")]
     Damaged {
@@ -78,6 +94,19 @@ impl Error {
     /// Whether the same call may succeed later without anybody changing anything.
     pub fn retry_helps(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
+    }
+
+    /// The same failure, told about the key that the caller knows.
+    pub(crate) fn about(self, key: &Key) -> Self {
+        let key = key.clone();
+        match self {
+            Self::NotFound { .. } => Self::NotFound { key },
+            Self::Conflict { .. } => Self::Conflict { key },
+            Self::Range { size, .. } => Self::Range { key, size },
+            Self::UnfitKey { message, .. } => Self::UnfitKey { key, message },
+            Self::Damaged { message, .. } => Self::Damaged { key, message },
+            other => other,
+        }
     }
 
     /// A failure of this machine's file system.

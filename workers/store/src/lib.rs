@@ -7,22 +7,30 @@
 //! Data first, manifest last: the manifest write is the commit. All three stand on [`Objects`], the few operations that
 //! a backend offers; the backends are [`s3`], [`folder`] and [`memory`], and one conformance suite holds them to the same promises.
 
+mod below;
 pub mod blob;
 mod error;
+pub mod folder;
+mod location;
 pub mod log;
 pub mod manifest;
 pub mod memory;
 mod objects;
+pub mod probe;
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use lakehouse_contract::Key;
 
 pub use error::Error;
+pub use location::Location;
 pub use objects::{ByteRange, ByteStream, Condition, Etag, Listed, Meta, Object, Objects, Page, Payload};
 
 /// A result of the store.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// How many objects one step of [`Store::list_all`] asks for. A folder reads a directory anew for each step.
+const LIST_ALL_PAGE: usize = 10_000;
 
 /// A bucket, or the part of one below a prefix. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -39,6 +47,29 @@ impl Store {
     /// A store that lives as long as its last clone. For tests.
     pub fn memory() -> Self {
         Self::new(memory::Memory::default())
+    }
+
+    /// Opens the store at `location` and probes it. How to reach S3 is read from the environment.
+    pub async fn open(location: &Location) -> Result<Self> {
+        match location {
+            Location::S3 { .. } => Err(Error::Unfit { message: "S3 comes in the next commit".into() }),
+            Location::Folder(path) => Self::folder(path).await,
+            Location::Memory => Ok(Self::memory()),
+        }
+    }
+
+    /// Opens a folder of this machine as a store, making it when it is not there, and probes it.
+    pub async fn folder(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let store = Self::new(folder::Folder::open(path).await?);
+        probe::conditional_writes(&*store.objects, &format!("the folder {}", path.display())).await?;
+        Ok(store)
+    }
+
+    /// The part of this store below `prefix`, as a store of its own.
+    #[must_use]
+    pub fn below(&self, prefix: Key) -> Self {
+        Self::new(below::Below { objects: Arc::clone(&self.objects), prefix })
     }
 
     /// Writes an object when `condition` holds; whole or not at all.
@@ -66,7 +97,7 @@ impl Store {
         let mut all = Vec::new();
         let mut after: Option<String> = None;
         loop {
-            let page = self.list(prefix, after.as_deref(), 1000).await?;
+            let page = self.list(prefix, after.as_deref(), LIST_ALL_PAGE).await?;
             all.extend(page.objects);
             if !page.more {
                 return Ok(all);

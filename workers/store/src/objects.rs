@@ -18,6 +18,11 @@ pub type ByteStream = BoxStream<'static, Result<Bytes>>;
 pub trait Objects: fmt::Debug + Send + Sync + 'static {
     /// Writes an object when `condition` holds; readers see all of it or nothing. Fails with [`Error::Conflict`] when the condition does not hold.
     async fn put(&self, key: &Key, body: Payload, condition: Condition) -> Result<Etag>;
+    /// The same by the way that large bodies take, whatever the size. The start-up probe asks for it, since a server may
+    /// honour conditions on one way and not on the other.
+    async fn put_large(&self, key: &Key, body: Payload, condition: Condition) -> Result<Etag> {
+        self.put(key, body, condition).await
+    }
     /// Opens an object. Fails with [`Error::NotFound`], or [`Error::Range`] for a range that starts past the end.
     async fn get(&self, key: &Key, range: Option<ByteRange>) -> Result<Object>;
     /// What is known of an object without reading it.
