@@ -1,6 +1,6 @@
 //! A dataset as the catalogue knows it: its name, its schema, its manifest.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,24 @@ impl DatasetName {
             return Err(InvalidName::Start(text));
         }
         Ok(Self(text))
+    }
+
+    /// The name that a data file gives: its stem, with `_` for each run of characters that a name cannot hold.
+    ///
+    /// `None` when nothing of it is left.
+    pub fn of_file(path: &Path) -> Option<Self> {
+        let stem = path.file_stem()?.to_string_lossy();
+        let mut name = String::with_capacity(stem.len());
+        for c in stem.chars() {
+            match c {
+                c if c.is_ascii_alphanumeric() || matches!(c, '-' | '.') => name.push(c),
+                _ if !name.ends_with('_') => name.push('_'),
+                _ => {}
+            }
+        }
+        let name = name.trim_start_matches(['-', '.']);
+        let name = &name[..name.len().min(MAX_NAME_BYTES)];
+        Self::parse(name).ok().filter(|name| name.as_str().contains(|c: char| c.is_ascii_alphanumeric()))
     }
 
     /// The name as text.
@@ -264,6 +282,23 @@ mod tests {
     fn names_that_cannot_be_a_path_segment_are_refused() {
         for text in ["", "a/b", "a b", "..", ".hidden", "-rf", "naïve", "a\n", "a@3", &"n".repeat(254)] {
             assert!(DatasetName::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_gives_its_stem_as_a_name() {
+        let cases = [
+            ("data/sales.csv", "sales"),
+            ("Sales Q1 (final).CSV", "Sales_Q1_final_"),
+            ("my_sales.tar.csv", "my_sales.tar"),
+            ("-.x.csv", "x"),
+            ("städte.csv", "st_dte"),
+        ];
+        for (path, name) in cases {
+            assert_eq!(DatasetName::of_file(Path::new(path)).unwrap().as_str(), name);
+        }
+        for path in ["", "/", "__.csv", "日本.csv", "..csv"] {
+            assert_eq!(DatasetName::of_file(Path::new(path)), None, "{path:?}");
         }
     }
 
