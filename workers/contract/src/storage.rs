@@ -30,3 +30,14 @@ pub struct StoredObject {
     /// When it was last written.
     pub last_modified: Timestamp,
 }
+
+/// The answer of `PUT /storage/put/{key}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoragePutAnswer {
+    /// The key.
+    pub key: String,
+    /// Bytes.
+    pub size: u64,
+    /// Changes whenever the content does.
+    pub etag: String,
+}
