@@ -17,6 +17,7 @@ pub mod manifest;
 pub mod memory;
 mod objects;
 pub mod probe;
+pub mod s3;
 
 use std::{path::Path, sync::Arc};
 
@@ -52,7 +53,11 @@ impl Store {
     /// Opens the store at `location` and probes it. How to reach S3 is read from the environment.
     pub async fn open(location: &Location) -> Result<Self> {
         match location {
-            Location::S3 { .. } => Err(Error::Unfit { message: "S3 comes in the next commit".into() }),
+            Location::S3 { bucket, prefix } => {
+                let settings = s3::S3Settings::from_env(bucket)?;
+                let settings = s3::S3Settings { prefix: prefix.clone(), ..settings };
+                Self::s3(settings).await
+            }
             Location::Folder(path) => Self::folder(path).await,
             Location::Memory => Ok(Self::memory()),
         }
@@ -63,6 +68,16 @@ impl Store {
         let path = path.as_ref();
         let store = Self::new(folder::Folder::open(path).await?);
         probe::conditional_writes(&*store.objects, &format!("the folder {}", path.display())).await?;
+        Ok(store)
+    }
+
+    /// Opens a bucket, or the part of one below a prefix, and probes it.
+    pub async fn s3(settings: s3::S3Settings) -> Result<Self> {
+        let name = settings.to_string();
+        let prefix = settings.prefix.clone();
+        let whole = Self::new(s3::S3::connect(settings).await?);
+        let store = prefix.map_or_else(|| whole.clone(), |prefix| whole.below(prefix));
+        probe::conditional_writes(&*store.objects, &name).await?;
         Ok(store)
     }
 

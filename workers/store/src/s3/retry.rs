@@ -1,0 +1,70 @@
+//! Calls that are made again after a pause when a failure may pass, until a deadline.
+
+use std::{
+    error::Error as StdError,
+    time::{Duration, Instant},
+};
+
+use aws_sdk_s3::{
+    config::http::HttpResponse,
+    error::{ProvideErrorMetadata, SdkError},
+};
+
+use super::failure::Failure;
+
+/// No new attempt begins after this.
+const DEADLINE: Duration = Duration::from_secs(60);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// What one attempt may take without a body.
+const ATTEMPT: Duration = Duration::from_secs(15);
+/// The slowest connection over which a body is still waited for, in bytes a second.
+const SLOWEST: u64 = 100 << 10;
+
+/// Pauses that grow, each drawn at random so that many clients do not come back at once.
+pub(super) struct Backoff {
+    begun: Instant,
+    pause: Duration,
+}
+
+impl Backoff {
+    pub(super) fn new() -> Self {
+        Self { begun: Instant::now(), pause: FIRST_PAUSE }
+    }
+
+    /// Waits before the next attempt; false when the deadline leaves no room for one.
+    pub(super) async fn pause(&mut self) -> bool {
+        let pause = self.pause.mul_f64(rand::random_range(0.5..1.0));
+        if self.begun.elapsed() + pause > DEADLINE {
+            return false;
+        }
+        tokio::time::sleep(pause).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        true
+    }
+}
+
+/// Makes a call that moves `bytes` of body, again and again while its failure may pass.
+pub(super) async fn call<T, E, Call, Answer>(bytes: u64, mut attempt: Call) -> Result<T, Failure>
+where
+    Call: FnMut() -> Answer,
+    Answer: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    E: ProvideErrorMetadata + StdError + 'static,
+{
+    let limit = ATTEMPT + Duration::from_secs(bytes / SLOWEST);
+    let mut backoff = Backoff::new();
+    let mut may_have_happened = false;
+    loop {
+        let mut failure = match tokio::time::timeout(limit, attempt()).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => Failure::of(error),
+            Err(_) => Failure::timeout(limit.as_secs()),
+        };
+        may_have_happened |= failure.may_have_happened;
+        failure.may_have_happened = may_have_happened;
+        if !failure.is_passing() || !backoff.pause().await {
+            return Err(failure);
+        }
+        tracing::debug!(?failure, "Asking S3 again");
+    }
+}
