@@ -256,13 +256,6 @@ pub struct Progress {
     pub message: Option<String>,
 }
 
-/// `GET /ingest/progress`
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ProgressAnswer {
-    /// By name; with `?name=` at most one.
-    pub ingests: Vec<Progress>,
-}
-
 /// The phases of an ingest, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
