@@ -66,6 +66,7 @@ pub struct ChatProviderSpec {
     pub api_key_secret_ref: Option<KeyRef>,
     /// Which model names come here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Route")]
     pub route: Option<Route>,
     /// The models that may be asked for; those that the upstream lists when absent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -81,6 +82,7 @@ pub struct ChatProviderSpec {
     pub weak_models: Vec<String>,
     /// What it offers for embeddings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Embeddings")]
     pub embeddings: Option<Embeddings>,
     /// Providers to ask instead on 429, 5xx and timeouts, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -88,12 +90,14 @@ pub struct ChatProviderSpec {
     pub fallback: Vec<String>,
     /// How much may be asked of it, and how long it may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Limits")]
     pub limits: Option<Limits>,
     /// Takes the provider out of every route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
     /// A provider keeps no data; there for the sake of one spec for all resources.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "DeletionPolicy")]
     pub deletion_policy: Option<DeletionPolicy>,
 }
 
@@ -160,6 +164,7 @@ pub struct Limits {
     pub requests_per_minute: Option<u32>,
     /// How long each step of a request may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Timeouts")]
     pub timeouts: Option<Timeouts>,
 }
 

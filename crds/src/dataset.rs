@@ -25,7 +25,11 @@ use crate::{
     derive = "PartialEq",
     derive = "Default",
     doc = "A source of rows that becomes typed Parquet and answers SQL under the resource's name.",
-    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
     printcolumn(name = "Rows", type_ = "integer", json_path = ".status.rows"),
     printcolumn(name = "Size", type_ = "string", json_path = ".status.size"),
     printcolumn(name = "Version", type_ = "integer", json_path = ".status.version"),
@@ -62,9 +66,11 @@ pub struct DatasetSpec {
     pub source: Source,
     /// The source's format; told by its name's ending when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Format")]
     pub format: Option<Format>,
     /// How to read CSV.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Csv")]
     pub csv: Option<Csv>,
     /// Columns whose types are promised; the other columns' types are inferred from every value of the file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -72,12 +78,15 @@ pub struct DatasetSpec {
     pub columns: Vec<DeclaredColumn>,
     /// How many rows may be turned away before the ingest fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Rejects")]
     pub rejects: Option<Rejects>,
     /// What to do when the source's schema has changed. `Reject` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SchemaPolicy")]
     pub schema_policy: Option<SchemaPolicy>,
     /// Whether new rows take the place of the old ones or follow them. `Replace` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "WriteMode")]
     pub write_mode: Option<WriteMode>,
     /// Columns by which the rows are ordered in the Parquet files, so that queries can skip parts of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -101,12 +110,14 @@ pub struct DatasetSpec {
     pub version: Option<u64>,
     /// The pod that reads the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "IngestPod")]
     pub ingest: Option<IngestPod>,
     /// Stops all work; what is published stays served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
     /// What happens to the rows when the resource is deleted. `Retain` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "DeletionPolicy")]
     pub deletion_policy: Option<DeletionPolicy>,
 }
 
@@ -236,6 +247,7 @@ pub struct DeclaredColumn {
     pub column_type: ColumnType,
     /// What happens to a value that is not of the type. `Fail` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "OnError")]
     pub on_error: Option<OnError>,
 }
 
@@ -308,6 +320,7 @@ pub enum WriteMode {
 pub struct IngestPod {
     /// Its CPU and memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Resources")]
     pub resources: Option<Resources>,
     /// How often it is tried again before the ingest counts as failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -360,6 +373,7 @@ pub struct DatasetStatus {
     pub rejected_rows: Option<u64>,
     /// The source's format, declared or recognised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Format")]
     pub format: Option<Format>,
     /// The source that the version was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]

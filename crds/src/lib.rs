@@ -6,6 +6,8 @@
 //!
 //! The schemas hold no defaults: what a user left out stays out, so that no GitOps tool sees a difference.
 
+#![allow(unreachable_pub, reason = "KubeSchema puts a copy of each type, with its `pub`, into a function")]
+
 pub mod chat_provider;
 pub mod common;
 pub mod conditions;

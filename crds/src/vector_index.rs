@@ -25,11 +25,19 @@ use crate::{
     derive = "PartialEq",
     derive = "Default",
     doc = "Vectors that answer searches by nearness: of a Dataset's text, or pushed by clients.",
-    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
     printcolumn(name = "Dataset", type_ = "string", json_path = ".spec.source.dataset"),
     printcolumn(name = "Model", type_ = "string", json_path = ".status.embedding.model"),
     printcolumn(name = "Vectors", type_ = "integer", json_path = ".status.vectors"),
-    printcolumn(name = "Fresh", type_ = "string", json_path = r#".status.conditions[?(@.type=="Fresh")].status"#),
+    printcolumn(
+        name = "Fresh",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Fresh")].status"#
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Dim", type_ = "integer", json_path = ".status.dimension", priority = 1),
     printcolumn(name = "Version", type_ = "integer", json_path = ".status.version", priority = 1),
@@ -61,9 +69,11 @@ use crate::{
 pub struct VectorIndexSpec {
     /// The text that is indexed; absent where clients push vectors over HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "IndexSource")]
     pub source: Option<IndexSource>,
     /// What turns text into vectors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Embedding")]
     pub embedding: Option<Embedding>,
     /// Numbers in a vector; the model tells it when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,15 +81,19 @@ pub struct VectorIndexSpec {
     pub dimension: Option<u32>,
     /// How the distance of two vectors is measured. `Cosine` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Metric")]
     pub metric: Option<Metric>,
     /// The graph's parameters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Hnsw")]
     pub hnsw: Option<Hnsw>,
     /// How numbers are stored. `None` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Quantization")]
     pub quantization: Option<Quantization>,
     /// When a build follows the Dataset. `OnDatasetChange` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Refresh")]
     pub refresh: Option<Refresh>,
     /// Pods that answer searches, for each shard. 1 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,6 +105,7 @@ pub struct VectorIndexSpec {
     pub shards: Option<u32>,
     /// CPU and memory of each pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Resources")]
     pub resources: Option<Resources>,
     /// How many versions stay in the store, with the served one among them. 2 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -101,6 +116,7 @@ pub struct VectorIndexSpec {
     pub suspend: Option<bool>,
     /// What happens to the vectors when the resource is deleted. `Retain` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "DeletionPolicy")]
     pub deletion_policy: Option<DeletionPolicy>,
 }
 
@@ -154,6 +170,7 @@ pub struct Embedding {
     pub model: Option<String>,
     /// A model that runs inside the service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "LocalModel")]
     pub local: Option<LocalModel>,
 }
 

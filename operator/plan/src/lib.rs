@@ -1,1 +1,25 @@
-//! placeholder
+//! Pure planning: what a resource asks for, checked once; what is told of it; how it is listed.
+//!
+//! Receives resources as a user wrote them and facts as an executor found them. Hands on values that leave no question
+//! open. The operator and `lakehouse up` stand on the same functions, so one YAML means the same in both.
+//! No IO, no randomness, and no clock: the time is an argument.
+//!
+//! ```text
+//! text ─► documents ─► dataset::check ─► ReadyDataset ─► an executor ─► Facts ─► status ─► table
+//! ```
+
+mod convert;
+pub mod dataset;
+pub mod documents;
+pub mod human;
+mod reason;
+mod schedule;
+pub mod status;
+pub mod table;
+
+pub use dataset::{ReadyDataset, check};
+pub use reason::{Reason, Retry};
+pub use schedule::Schedule;
+
+/// The namespace of a resource that names none.
+pub const DEFAULT_NAMESPACE: &str = "default";

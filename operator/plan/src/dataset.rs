@@ -1,0 +1,303 @@
+//! Checks a Dataset once, and carries the proof in a type.
+//!
+//! Receives a [`Dataset`] as a user wrote it. Hands on a [`ReadyDataset`] that has no question left to ask, or a
+//! [`Refusal`] that names everything that is wrong with it. What the schema's own rules say is checked here too: a
+//! Dataset may come from a program that never saw an API server.
+
+mod refusal;
+mod source;
+
+use std::{collections::BTreeSet, num::NonZeroU32};
+
+use lakehouse_contract::{
+    DatasetName,
+    ingest::{CsvOptions, DeclaredColumn, Format, IngestSpec, RejectLimits},
+};
+use lakehouse_crds::{
+    Dataset, DatasetSpec, REFRESH_ANNOTATION,
+    common::{DeletionPolicy, Resources},
+    dataset::{self as spec, Csv, IngestPod, Rejects},
+};
+
+pub use refusal::{Problem, Refusal};
+pub use source::{Objects, Source};
+
+use crate::{DEFAULT_NAMESPACE, Reason, Schedule, convert};
+
+/// How many versions stay in the store where the spec does not say.
+pub const DEFAULT_KEEP_VERSIONS: NonZeroU32 = NonZeroU32::new(3).expect("3 is not 0");
+
+/// A Dataset that was checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReadyDataset {
+    /// The resource's name, which is the dataset's.
+    pub name: DatasetName,
+    /// The resource's namespace.
+    pub namespace: String,
+    /// The generation of the spec; absent where no API server counts.
+    pub generation: Option<i64>,
+    /// The last value of the refresh annotation: every new one asks for one more run.
+    pub refresh: Option<String>,
+    /// Where the rows come from.
+    pub source: Source,
+    /// The declared format, or the one that the source's name tells; absent for an upload that declares none.
+    pub format: Option<Format>,
+    /// When the source is read again.
+    pub schedule: Option<Schedule>,
+    /// How many versions stay in the store.
+    pub keep_versions: NonZeroU32,
+    /// The kept version to serve, where one is pinned.
+    pub pin: Option<u64>,
+    /// Whether all work stops.
+    pub suspend: bool,
+    /// What happens to the rows when the resource is deleted.
+    pub deletion_policy: DeletionPolicy,
+    /// The pod that reads the source.
+    pub pod: Pod,
+    /// Everything else that decides what an ingest puts out, with CSV as the format where `format` is absent.
+    ingest: IngestSpec,
+}
+
+/// The pod that reads a source.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pod {
+    /// Its CPU and memory, where the spec says.
+    pub resources: Option<Resources>,
+    /// How often it is tried again, where the spec says.
+    pub backoff_limit: Option<i32>,
+    /// How many seconds all tries may take together, where the spec says.
+    pub active_deadline_seconds: Option<i64>,
+}
+
+impl ReadyDataset {
+    /// What an ingest of the file or object of this name is asked for.
+    ///
+    /// The name tells the format where the spec does not, and CSV is assumed where neither does.
+    pub fn ingest_of(&self, file_name: &str) -> IngestSpec {
+        let format = self.format.or_else(|| Format::of_name(file_name)).unwrap_or(self.ingest.format);
+        IngestSpec { format, ..self.ingest.clone() }
+    }
+
+    /// What an ingest of the spec's own source is asked for.
+    pub fn ingest(&self) -> &IngestSpec {
+        &self.ingest
+    }
+}
+
+/// Checks a Dataset. Every problem is found, not only the first.
+pub fn check(dataset: &Dataset) -> Result<ReadyDataset, Refusal> {
+    let mut problems = Vec::new();
+    let DatasetSpec {
+        source,
+        format,
+        csv,
+        columns,
+        rejects,
+        schema_policy,
+        write_mode,
+        sort_by,
+        schedule,
+        keep_versions,
+        version,
+        ingest,
+        suspend,
+        deletion_policy,
+    } = &dataset.spec;
+
+    let name = name(dataset, &mut problems);
+    let source = source::check(source, &mut problems);
+    let format = format.map(convert::format).or_else(|| source.as_ref()?.told_format());
+    check_format(format, csv.as_ref(), source.as_ref(), &mut problems);
+    let csv = check_csv(csv.as_ref(), &mut problems);
+    let columns = check_columns(columns, &mut problems);
+    let rejects = check_rejects(rejects.as_ref(), &mut problems);
+    check_sort_by(sort_by, &mut problems);
+    let schedule = check_schedule(schedule.as_deref(), source.as_ref(), *version, &mut problems);
+    let keep_versions = check_keep_versions(*keep_versions, &mut problems);
+    if *version == Some(0) {
+        problems.push(Problem::new("spec.version", Reason::InvalidSpec, "versions count from 1"));
+    }
+
+    let (Some(name), Some(source), true) = (name, source, problems.is_empty()) else {
+        return Err(Refusal::new(problems));
+    };
+    Ok(ReadyDataset {
+        namespace: dataset.metadata.namespace.clone().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
+        generation: dataset.metadata.generation,
+        refresh: dataset
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|annotations| annotations.get(REFRESH_ANNOTATION).cloned()),
+        source,
+        format,
+        schedule,
+        keep_versions,
+        pin: *version,
+        suspend: suspend.unwrap_or(false),
+        deletion_policy: deletion_policy.unwrap_or_default(),
+        pod: pod(ingest.as_ref()),
+        ingest: IngestSpec {
+            name: name.clone(),
+            format: format.unwrap_or(Format::CSV),
+            csv,
+            columns,
+            rejects,
+            schema_policy: schema_policy.map(convert::schema_policy).unwrap_or_default(),
+            write_mode: write_mode.map(convert::write_mode).unwrap_or_default(),
+            sort_by: sort_by.clone(),
+        },
+        name,
+    })
+}
+
+fn name(dataset: &Dataset, problems: &mut Vec<Problem>) -> Option<DatasetName> {
+    DatasetName::parse(dataset.metadata.name.clone().unwrap_or_default())
+        .map_err(|error| problems.push(Problem::new("metadata.name", Reason::InvalidName, error.to_string())))
+        .ok()
+}
+
+fn check_format(
+    format: Option<Format>,
+    csv: Option<&Csv>,
+    source: Option<&Source>,
+    problems: &mut Vec<Problem>,
+) {
+    match (format, source) {
+        (None, Some(source)) if *source != Source::Upload => problems.push(Problem::new(
+            "spec.format",
+            Reason::UnknownFormat,
+            format!("the name of {source} does not tell the format; set it to CSV, NDJSON or Parquet"),
+        )),
+        (Some(format @ (Format::NDJSON | Format::Parquet)), _) if csv.is_some() => {
+            problems.push(Problem::new(
+                "spec.csv",
+                Reason::InvalidSpec,
+                format!(
+                    "`csv` says how to read CSV, but the source is {format}; remove it, or set `format: CSV`"
+                ),
+            ))
+        }
+        _ => {}
+    }
+}
+
+fn check_csv(csv: Option<&Csv>, problems: &mut Vec<Problem>) -> CsvOptions {
+    let defaults = CsvOptions::default();
+    let Some(Csv { delimiter, header, null_values }) = csv else { return defaults };
+    let delimiter = match delimiter.as_deref().map(|text| (text, text.chars().next(), text.chars().count())) {
+        None => defaults.delimiter,
+        Some((_, Some(c), 1)) if matches!(c, '\t' | ' '..='!' | '#'..='~') => c,
+        Some((text, _, _)) => {
+            problems.push(Problem::new(
+                "spec.csv.delimiter",
+                Reason::InvalidSpec,
+                format!("{text:?} is not one ASCII character that is no double quote, such as `,`, `;`, `|` or a tab"),
+            ));
+            defaults.delimiter
+        }
+    };
+    CsvOptions { delimiter, header: header.unwrap_or(defaults.header), null_values: null_values.clone() }
+}
+
+fn check_columns(columns: &[spec::DeclaredColumn], problems: &mut Vec<Problem>) -> Vec<DeclaredColumn> {
+    let mut seen = BTreeSet::new();
+    for (i, column) in columns.iter().enumerate() {
+        let field = format!("spec.columns[{i}].name");
+        if let Some(sentence) = fault_of_column(&column.name) {
+            problems.push(Problem::new(field, Reason::InvalidColumns, sentence));
+        } else if !seen.insert(column.name.as_str()) {
+            let sentence = format!("the column `{}` is declared twice", column.name);
+            problems.push(Problem::new(field, Reason::InvalidColumns, sentence));
+        }
+    }
+    columns
+        .iter()
+        .map(|column| DeclaredColumn {
+            name: column.name.clone(),
+            column_type: convert::column_type(column.column_type),
+            on_error: column.on_error.map(convert::on_error).unwrap_or_default(),
+        })
+        .collect()
+}
+
+fn check_sort_by(columns: &[String], problems: &mut Vec<Problem>) {
+    let mut seen = BTreeSet::new();
+    for (i, column) in columns.iter().enumerate() {
+        let field = format!("spec.sortBy[{i}]");
+        if let Some(sentence) = fault_of_column(column) {
+            problems.push(Problem::new(field, Reason::InvalidColumns, sentence));
+        } else if !seen.insert(column.as_str()) {
+            problems.push(Problem::new(
+                field,
+                Reason::InvalidColumns,
+                format!("`{column}` stands here twice"),
+            ));
+        }
+    }
+}
+
+/// What makes a text no column's name. Control characters are how a fingerprint tells columns apart.
+fn fault_of_column(name: &str) -> Option<&'static str> {
+    if name.is_empty() {
+        Some("a column's name cannot be empty")
+    } else if name.chars().any(char::is_control) {
+        Some("a column's name cannot hold a control character")
+    } else {
+        None
+    }
+}
+
+fn check_rejects(rejects: Option<&Rejects>, problems: &mut Vec<Problem>) -> RejectLimits {
+    let Some(Rejects { max_rows, max_ratio }) = rejects else { return RejectLimits::default() };
+    if max_ratio.is_some_and(|ratio| !(0.0..=1.0).contains(&ratio)) {
+        problems.push(Problem::new(
+            "spec.rejects.maxRatio",
+            Reason::InvalidSpec,
+            "a share of all rows is a number from 0 to 1",
+        ));
+    }
+    RejectLimits { max_rows: *max_rows, max_ratio: *max_ratio }
+}
+
+fn check_schedule(
+    text: Option<&str>,
+    source: Option<&Source>,
+    pin: Option<u64>,
+    problems: &mut Vec<Problem>,
+) -> Option<Schedule> {
+    let text = text?;
+    let mut refuse = |sentence: String| {
+        problems.push(Problem::new("spec.schedule", Reason::InvalidSchedule, sentence));
+    };
+    if source == Some(&Source::Upload) {
+        refuse("an upload has no source to read again; remove `schedule`".to_owned());
+    }
+    if pin.is_some() {
+        refuse("a pinned dataset reads no new data; remove `schedule` or `version`".to_owned());
+    }
+    Schedule::parse(text).map_err(refuse).ok()
+}
+
+fn check_keep_versions(count: Option<u32>, problems: &mut Vec<Problem>) -> NonZeroU32 {
+    match count.map(NonZeroU32::new) {
+        None => DEFAULT_KEEP_VERSIONS,
+        Some(Some(count)) => count,
+        Some(None) => {
+            let sentence = "the served version is one of those that are kept; keep at least 1";
+            problems.push(Problem::new("spec.keepVersions", Reason::InvalidSpec, sentence));
+            DEFAULT_KEEP_VERSIONS
+        }
+    }
+}
+
+fn pod(pod: Option<&IngestPod>) -> Pod {
+    let Some(IngestPod { resources, backoff_limit, active_deadline_seconds }) = pod else {
+        return Pod::default();
+    };
+    Pod {
+        resources: resources.clone(),
+        backoff_limit: *backoff_limit,
+        active_deadline_seconds: *active_deadline_seconds,
+    }
+}

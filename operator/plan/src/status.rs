@@ -1,0 +1,369 @@
+//! What a Dataset's user is told: conditions and numbers, computed from facts.
+//!
+//! Receives what an executor found ([`Facts`]), the status as it was, and the clock. Hands on the whole status. Equal
+//! facts give an equal status, so that writing it twice changes nothing: a condition's time moves only with its value.
+//!
+//! While work goes on, `Ready` keeps the verdict it had on this generation of the spec: a dataset that is refreshed
+//! stays ready, and one whose spec was edited is not ready until the edit is served.
+
+mod conditions;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use lakehouse_contract::{DatasetManifest, ingest::Progress};
+use lakehouse_crds::{
+    DatasetStatus,
+    conditions::{INGESTED, PUBLISHED, READY, RECONCILING, SERVED, SOURCE_REACHABLE, STALLED},
+    dataset::{Format, IngestProgress, LastIngest, StatusColumn, StatusSource},
+};
+
+use crate::{ReadyDataset, Reason, Retry, convert, dataset::Refusal, human};
+use conditions::{Verdict, Verdicts};
+
+/// Everything that decides a Dataset's status.
+#[derive(Clone, Debug)]
+pub struct Facts<'a> {
+    /// The generation of the spec; absent where no API server counts.
+    pub generation: Option<i64>,
+    /// What the check of the spec said.
+    pub spec: Result<&'a ReadyDataset, &'a Refusal>,
+    /// What the catalogue says is current.
+    pub manifest: Option<&'a DatasetManifest>,
+    /// What is known of the source.
+    pub source: SourceFacts,
+    /// What is being done.
+    pub run: RunFacts<'a>,
+    /// What is known of the service that answers requests.
+    pub served: ServedFacts,
+    /// The last ingest that ended, where this executor saw it.
+    pub last_ingest: Option<LastIngest>,
+}
+
+/// What is known of a source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum SourceFacts {
+    /// Nobody has looked yet.
+    #[default]
+    Unknown,
+    /// Nothing has been uploaded yet.
+    WaitingForUpload,
+    /// It was found and could be read.
+    Found,
+    /// It could not be read.
+    Failed(Failure),
+}
+
+/// What is being done for a Dataset.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum RunFacts<'a> {
+    /// Nothing: what is published is what the source holds, or there is nothing to read yet.
+    #[default]
+    Idle,
+    /// Work waits for its turn, or for its next try.
+    Waiting,
+    /// An ingest runs.
+    Running(Option<&'a Progress>),
+    /// The last try failed.
+    Failed(Failure),
+}
+
+/// What is known of the service that answers requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ServedFacts {
+    /// It does not answer from the published version yet.
+    #[default]
+    NotYet,
+    /// It answers from this version.
+    Serving {
+        /// Where.
+        endpoint: String,
+        /// The version.
+        version: u64,
+    },
+    /// It cannot read the version.
+    Failed(Failure),
+}
+
+/// Why something failed, with the real error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// From the closed vocabulary.
+    pub reason: Reason,
+    /// The error, fit for a user's eyes.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure of this reason.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// The status of a Dataset by these facts.
+pub fn dataset(previous: Option<&DatasetStatus>, facts: &Facts<'_>, now: Timestamp) -> DatasetStatus {
+    let before = previous.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let verdicts = Verdicts { before, generation: facts.generation, now };
+    let source = source_reachable(facts);
+    let ingested = ingested(facts);
+    let published = published(facts);
+    let served = served(facts);
+    let ready = ready(facts, &published, &served, &verdicts);
+    let conditions = [
+        (READY, ready),
+        (SOURCE_REACHABLE, source),
+        (INGESTED, ingested),
+        (PUBLISHED, published),
+        (SERVED, served),
+        (RECONCILING, reconciling(facts)),
+        (STALLED, stalled(facts)),
+    ];
+    let manifest = facts.manifest;
+    let origin = manifest.and_then(|manifest| manifest.origin.as_ref());
+    let bytes = manifest.map(|manifest| manifest.objects.iter().map(|object| object.size).sum());
+    DatasetStatus {
+        observed_generation: facts.generation,
+        conditions: conditions.map(|(name, verdict)| verdicts.condition(name, verdict)).into(),
+        dataset_id: manifest.map(|manifest| manifest.dataset_id.to_string()),
+        version: manifest.map(|manifest| manifest.version),
+        schema_fingerprint: manifest.map(|manifest| manifest.schema_fingerprint.clone()),
+        columns: manifest.map(columns).unwrap_or_default(),
+        rows: manifest.map(|manifest| manifest.row_count),
+        bytes,
+        size: bytes.map(human::bytes),
+        files: manifest.map(|manifest| manifest.objects.len() as u64),
+        rejected_rows: origin.map(|origin| origin.rejected_rows),
+        format: origin.and_then(|origin| format(&origin.format)).or_else(|| declared_format(facts)),
+        source: source_of(facts),
+        progress: match &facts.run {
+            RunFacts::Running(Some(progress)) => Some(IngestProgress {
+                bytes: progress.bytes,
+                total_bytes: progress.total_bytes,
+                rows: progress.rows,
+            }),
+            RunFacts::Running(None) | RunFacts::Idle | RunFacts::Waiting | RunFacts::Failed(_) => None,
+        },
+        last_ingest: (facts.last_ingest.clone())
+            .or_else(|| previous?.last_ingest.clone())
+            .or_else(|| manifest.map(told_by_manifest)),
+        next_run: next_run(facts, now).map(Time),
+        endpoint: match &facts.served {
+            ServedFacts::Serving { endpoint, .. } => Some(endpoint.clone()),
+            ServedFacts::NotYet | ServedFacts::Failed(_) => None,
+        },
+    }
+}
+
+fn source_reachable(facts: &Facts<'_>) -> Verdict {
+    match &facts.source {
+        SourceFacts::Unknown => {
+            Verdict::unknown(Reason::NotChecked, "The source has not been looked at yet.")
+        }
+        SourceFacts::WaitingForUpload => Verdict::no(Reason::WaitingForUpload, waiting_for_upload(facts)),
+        SourceFacts::Found => Verdict::yes(Reason::SourceFound, "The source could be read."),
+        SourceFacts::Failed(failure) => Verdict::failed(failure),
+    }
+}
+
+fn ingested(facts: &Facts<'_>) -> Verdict {
+    if let Err(refusal) = facts.spec {
+        return Verdict::no(refusal.reason(), refusal.to_string());
+    }
+    match (&facts.run, facts.manifest) {
+        (RunFacts::Failed(failure), _) => Verdict::failed(failure),
+        (RunFacts::Running(progress), _) => Verdict::no(Reason::Ingesting, how_far(*progress)),
+        (RunFacts::Waiting, _) => Verdict::no(Reason::Waiting, "The ingest waits for its turn."),
+        (RunFacts::Idle, Some(manifest)) => Verdict::yes(
+            Reason::UpToDate,
+            format!("{} rows of the source are in the store.", human::count(manifest.row_count)),
+        ),
+        (RunFacts::Idle, None) => nothing_yet(facts),
+    }
+}
+
+fn published(facts: &Facts<'_>) -> Verdict {
+    let pin = facts.spec.ok().and_then(|dataset| dataset.pin);
+    match (facts.manifest, pin) {
+        (None, _) => nothing_yet(facts),
+        (Some(manifest), Some(pin)) if manifest.version != pin => Verdict::no(
+            Reason::VersionPending,
+            format!("Version {} is published; the spec asks for version {pin}.", manifest.version),
+        ),
+        (Some(manifest), _) => {
+            Verdict::yes(Reason::Published, format!("Version {} is published.", manifest.version))
+        }
+    }
+}
+
+fn served(facts: &Facts<'_>) -> Verdict {
+    match (&facts.served, facts.manifest) {
+        (ServedFacts::Failed(failure), _) => Verdict::failed(failure),
+        (ServedFacts::Serving { version, .. }, Some(manifest)) if *version == manifest.version => {
+            Verdict::yes(Reason::Serving, format!("SQL is answered from version {version}."))
+        }
+        (ServedFacts::Serving { version, .. }, Some(manifest)) => Verdict::no(
+            Reason::NotServed,
+            format!("SQL is still answered from version {version}; version {} follows.", manifest.version),
+        ),
+        (ServedFacts::NotYet, Some(manifest)) => {
+            Verdict::no(Reason::NotServed, format!("Version {} is not served yet.", manifest.version))
+        }
+        (ServedFacts::NotYet | ServedFacts::Serving { .. }, None) => nothing_yet(facts),
+    }
+}
+
+fn ready(facts: &Facts<'_>, published: &Verdict, served: &Verdict, verdicts: &Verdicts<'_>) -> Verdict {
+    if let Err(refusal) = facts.spec {
+        return Verdict::no(refusal.reason(), refusal.to_string());
+    }
+    match &facts.run {
+        RunFacts::Failed(failure) => {
+            let rest =
+                facts.manifest.map(|manifest| format!(" Version {} stays published.", manifest.version));
+            return Verdict::no(
+                failure.reason,
+                format!("{}{}", sentence(&failure.message), rest.unwrap_or_default()),
+            );
+        }
+        RunFacts::Running(progress) if !verdicts.was_ready() => {
+            return Verdict::no(Reason::Ingesting, how_far(*progress));
+        }
+        RunFacts::Waiting if !verdicts.was_ready() => {
+            return Verdict::no(Reason::Waiting, "The ingest waits for its turn.");
+        }
+        RunFacts::Running(_) | RunFacts::Waiting | RunFacts::Idle => {}
+    }
+    if let SourceFacts::Failed(failure) = &facts.source {
+        return Verdict::failed(failure);
+    }
+    match (published.holds(), served.holds(), facts.manifest) {
+        (true, true, Some(manifest)) => Verdict::yes(
+            Reason::Serving,
+            format!(
+                "Version {} with {} rows answers SQL.",
+                manifest.version,
+                human::count(manifest.row_count)
+            ),
+        ),
+        (true, _, _) => served.clone(),
+        (false, _, _) => published.clone(),
+    }
+}
+
+fn reconciling(facts: &Facts<'_>) -> Verdict {
+    let suspended = facts.spec.is_ok_and(|dataset| dataset.suspend);
+    match (&facts.run, failure(facts)) {
+        (RunFacts::Running(progress), _) => Verdict::yes(Reason::Ingesting, how_far(*progress)),
+        _ if suspended => Verdict::no(Reason::Suspended, "`spec.suspend` is set."),
+        (_, Some(failure)) if failure.reason.retry() == Retry::Backoff => {
+            Verdict::yes(failure.reason, format!("{} It is tried again.", sentence(&failure.message)))
+        }
+        (_, Some(failure)) => Verdict::no(failure.reason, failure.message),
+        (RunFacts::Waiting, _) => Verdict::yes(Reason::Waiting, "The ingest waits for its turn."),
+        _ if facts.source == SourceFacts::WaitingForUpload => {
+            Verdict::no(Reason::WaitingForUpload, waiting_for_upload(facts))
+        }
+        _ if !served(facts).holds() => Verdict::yes(served(facts).reason, served(facts).message),
+        _ => Verdict::no(Reason::Settled, "There is nothing left to do."),
+    }
+}
+
+fn stalled(facts: &Facts<'_>) -> Verdict {
+    match failure(facts) {
+        Some(failure) if failure.reason.retry() == Retry::OnEdit => {
+            Verdict::yes(failure.reason, failure.message)
+        }
+        _ => Verdict::no(Reason::Settled, "Nothing waits for an edit."),
+    }
+}
+
+/// What failed, where something did: the spec before the work, the work before the service.
+fn failure(facts: &Facts<'_>) -> Option<Failure> {
+    let Facts { spec, source, run, served, .. } = facts;
+    match (spec, run, source, served) {
+        (Err(refusal), _, _, _) => Some(Failure::new(refusal.reason(), refusal.to_string())),
+        (_, RunFacts::Failed(failure), _, _)
+        | (_, _, SourceFacts::Failed(failure), _)
+        | (_, _, _, ServedFacts::Failed(failure)) => Some(failure.clone()),
+        _ => None,
+    }
+}
+
+/// Why there is no version.
+fn nothing_yet(facts: &Facts<'_>) -> Verdict {
+    match &facts.source {
+        SourceFacts::WaitingForUpload => Verdict::no(Reason::WaitingForUpload, waiting_for_upload(facts)),
+        _ if facts.spec.is_ok_and(|dataset| dataset.suspend) => {
+            Verdict::no(Reason::Suspended, "`spec.suspend` is set, and no version has been published.")
+        }
+        _ => Verdict::no(Reason::NotPublished, "No version has been published yet."),
+    }
+}
+
+fn waiting_for_upload(facts: &Facts<'_>) -> String {
+    let name = facts.spec.map_or("<name>", |dataset| dataset.name.as_str());
+    format!("Nothing has been uploaded yet; send a file to `POST /v1/ingest?name={name}`.")
+}
+
+fn how_far(progress: Option<&Progress>) -> String {
+    let Some(Progress { bytes, total_bytes, rows, .. }) = progress else {
+        return "The source is being read.".to_owned();
+    };
+    let of = total_bytes.map(|total| format!(" of {}", human::bytes(total))).unwrap_or_default();
+    format!("{}{of} read, {} rows so far.", human::bytes(*bytes), human::count(*rows))
+}
+
+/// A message that another sentence can follow.
+fn sentence(message: &str) -> String {
+    let message = message.trim_end();
+    if message.ends_with(['.', '!', '?']) { message.to_owned() } else { format!("{message}.") }
+}
+
+fn columns(manifest: &DatasetManifest) -> Vec<StatusColumn> {
+    manifest
+        .schema
+        .iter()
+        .map(|column| StatusColumn {
+            name: column.name.clone(),
+            column_type: convert::status_column_type(column.column_type),
+        })
+        .collect()
+}
+
+fn format(name: &str) -> Option<Format> {
+    [Format::CSV, Format::NDJSON, Format::Parquet]
+        .into_iter()
+        .find(|&word| convert::format(word).as_str() == name)
+}
+
+fn declared_format(facts: &Facts<'_>) -> Option<Format> {
+    facts.spec.ok()?.format.map(convert::status_format)
+}
+
+fn source_of(facts: &Facts<'_>) -> Option<StatusSource> {
+    let origin = facts.manifest.and_then(|manifest| manifest.origin.as_ref());
+    match (origin, facts.spec) {
+        (Some(origin), _) => Some(StatusSource {
+            location: origin.source.clone(),
+            digest: Some(origin.source_digest.clone()).filter(|digest| !digest.is_empty()),
+        }),
+        (None, Ok(dataset)) => Some(StatusSource { location: dataset.source.to_string(), digest: None }),
+        (None, Err(_)) => None,
+    }
+}
+
+/// What a manifest tells of the ingest that made it, for an executor that did not see it.
+fn told_by_manifest(manifest: &DatasetManifest) -> LastIngest {
+    LastIngest {
+        started: None,
+        finished: Some(Time(manifest.updated_at)),
+        duration: manifest.origin.as_ref().map(|origin| human::duration(origin.duration_ms)),
+        job: None,
+        message: Some(format!("Version {} was published.", manifest.version)),
+    }
+}
+
+fn next_run(facts: &Facts<'_>, now: Timestamp) -> Option<Timestamp> {
+    let dataset = facts.spec.ok().filter(|dataset| !dataset.suspend)?;
+    dataset.schedule.as_ref()?.next_after(now)
+}
