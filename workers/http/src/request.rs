@@ -109,7 +109,7 @@ struct Answer {
     cause: Option<String>,
     /// How many bytes the answer promises.
     length: Option<u64>,
-    /// The whole answer was handed over.
+    /// The whole answer was handed over. An answer without a body is whole from the start: the server never reads it.
     complete: bool,
 }
 
@@ -141,8 +141,10 @@ impl Entry {
             route: extensions.get::<Template>().map_or(UNMATCHED, |template| &template.0).to_owned(),
             cause,
             length,
-            // A server writes no body for HEAD and may drop an empty one unread.
-            complete: self.method == Method::HEAD || length == Some(0) || response.body().is_end_stream(),
+            complete: self.method == Method::HEAD
+                || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+                || length == Some(0)
+                || response.body().is_end_stream(),
         });
     }
 
