@@ -1,0 +1,190 @@
+//! Where the services are.
+
+use std::{collections::BTreeMap, fmt};
+
+use axum::{
+    Router,
+    http::{Uri, uri::Authority},
+};
+use lakehouse_http::with_error_bodies;
+
+/// A service that owns paths below `/v1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Owner {
+    /// storaged
+    Storage,
+    /// catalogd
+    Catalog,
+    /// ingestd
+    Ingest,
+    /// queryd
+    Sql,
+    /// vectord
+    Vectors,
+    /// embedd, also for OpenAI's `/v1/embeddings`
+    Embed,
+    /// matrixd
+    Matrix,
+    /// pathwayd
+    Pathway,
+    /// chatd, also for OpenAI's `/v1/chat/completions` and `/v1/models`
+    Chat,
+}
+
+impl Owner {
+    /// First path segments and their owners.
+    const SEGMENTS: [(&'static str, Self); 11] = [
+        ("storage", Self::Storage),
+        ("catalog", Self::Catalog),
+        ("ingest", Self::Ingest),
+        ("sql", Self::Sql),
+        ("vectors", Self::Vectors),
+        ("embed", Self::Embed),
+        ("embeddings", Self::Embed),
+        ("matrix", Self::Matrix),
+        ("pathway", Self::Pathway),
+        ("chat", Self::Chat),
+        ("models", Self::Chat),
+    ];
+
+    /// The owner of the paths below `/v1` that start with this segment.
+    pub fn of(segment: &str) -> Option<Self> {
+        Self::SEGMENTS.into_iter().find_map(|(name, owner)| (name == segment).then_some(owner))
+    }
+
+    /// The service's name.
+    pub fn service(self) -> &'static str {
+        match self {
+            Self::Storage => "storaged",
+            Self::Catalog => "catalogd",
+            Self::Ingest => "ingestd",
+            Self::Sql => "queryd",
+            Self::Vectors => "vectord",
+            Self::Embed => "embedd",
+            Self::Matrix => "matrixd",
+            Self::Pathway => "pathwayd",
+            Self::Chat => "chatd",
+        }
+    }
+}
+
+/// A service in this process, or behind a URL.
+#[derive(Clone, Debug)]
+pub struct Upstream(pub(crate) Place);
+
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    Local(Router),
+    Http(BaseUrl),
+}
+
+/// The services that run. A known service that is not among them answers 404 and says so.
+pub type Upstreams = BTreeMap<Owner, Upstream>;
+
+impl Upstream {
+    /// A service in this process, called without a socket.
+    pub fn local(router: Router) -> Self {
+        Self(Place::Local(with_error_bodies(router)))
+    }
+
+    /// A service behind `url`; `field` is the setting that it came from. Services speak plain HTTP among themselves: TLS ends
+    /// at the edge.
+    pub fn http(field: &str, url: &str) -> Result<Self, InvalidUpstream> {
+        match BaseUrl::parse(url) {
+            Ok(base) => Ok(Self(Place::Http(base))),
+            Err(reason) => Err(InvalidUpstream { field: field.to_owned(), reason }),
+        }
+    }
+}
+
+/// A URL that no service can be called under. The URL itself is not repeated: it may hold a password.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{field}` {reason}; an upstream is written as `http://host:port/base`")]
+pub struct InvalidUpstream {
+    field: String,
+    reason: &'static str,
+}
+
+/// The beginning of every URL of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BaseUrl {
+    pub(crate) authority: Authority,
+    /// Without a `/` at its end.
+    pub(crate) path: String,
+}
+
+impl BaseUrl {
+    fn parse(url: &str) -> Result<Self, &'static str> {
+        let Some((scheme, rest)) = url.split_once("://") else {
+            return Err("has no scheme");
+        };
+        match scheme.to_ascii_lowercase().as_str() {
+            "http" => {}
+            "https" => return Err("asks for https, which services do not speak among themselves"),
+            _ => return Err("has a scheme other than `http`"),
+        }
+        if rest.is_empty() || rest.starts_with(['/', ':', '?', '#']) {
+            return Err("has no host");
+        }
+        let uri: Uri = url.parse().map_err(|_| "is no URL")?;
+        let authority = uri.authority().cloned().ok_or("has no host")?;
+        if authority.as_str().contains('@') {
+            return Err("has a user in it; services are called with the caller's token");
+        }
+        if uri.query().is_some() || url.contains('#') {
+            return Err("has a query or a fragment");
+        }
+        Ok(Self { authority, path: uri.path().trim_end_matches('/').to_owned() })
+    }
+}
+
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}{}", self.authority, self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_url_is_read_with_and_without_its_last_slash() {
+        for (url, shown) in [
+            ("http://lakehouse-query:3214", "http://lakehouse-query:3214"),
+            ("http://lakehouse-query:3214/", "http://lakehouse-query:3214"),
+            ("HTTP://host/api/", "http://host/api"),
+            ("http://[::1]:80/a/b", "http://[::1]:80/a/b"),
+        ] {
+            assert_eq!(BaseUrl::parse(url).unwrap().to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn an_upstream_without_scheme_or_host_is_refused_with_the_fields_name() {
+        for (url, reason) in [
+            ("lakehouse-query:3214", "has no scheme"),
+            ("lakehouse-query", "has no scheme"),
+            ("", "has no scheme"),
+            ("http://", "has no host"),
+            ("http:///api", "has no host"),
+            ("http://:80", "has no host"),
+            ("ftp://host", "other than `http`"),
+            ("https://host", "asks for https"),
+            ("http://host/?x=1", "has a query"),
+            ("http://ho st", "is no URL"),
+        ] {
+            let sentence = Upstream::http("LAKEHOUSE_QUERYD_URL", url).unwrap_err().to_string();
+            assert!(
+                sentence.starts_with("`LAKEHOUSE_QUERYD_URL` ") && sentence.contains(reason),
+                "{sentence}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_refused_and_not_repeated() {
+        let sentence = Upstream::http("URL", "http://me:hunter2@host").unwrap_err().to_string();
+        assert!(!sentence.contains("hunter2"), "{sentence}");
+    }
+}
