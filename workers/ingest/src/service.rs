@@ -1,0 +1,175 @@
+//! ingestd: a file that comes over HTTP becomes a dataset's new version.
+//!
+//! Receives a multipart field `file` or a raw body; hands on the ingest's answer. The body is spooled to disk and hashed first.
+//! A client that leaves while it uploads leaves nothing behind; once the whole file is here, the ingest ends with or without
+//! the client, and `GET /ingest/progress` says how.
+//!
+//! ```text
+//! claim the name ─► spool the body ─► ingest ─► publish ─► answer
+//!   │ 409, 503        │ 413, 400        │ 400, 409, 50x
+//! ```
+
+mod problem;
+mod request;
+mod running;
+mod upload;
+
+use std::{future::Future, panic::resume_unwind, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::{
+        DefaultBodyLimit, Query, Request, State,
+        rejection::QueryRejection,
+    },
+    routing::{get, post},
+};
+use futures::future::BoxFuture;
+use lakehouse_catalog::Catalog;
+use lakehouse_contract::{
+    DatasetName,
+    ingest::{IngestAnswer, IngestSpec, Phase, Progress},
+};
+use lakehouse_http::{BodyLimit, Problem};
+use lakehouse_store::Store;
+use serde::Deserialize;
+
+use crate::{Options, SourceInfo, ingest};
+use request::Params;
+pub use running::Claim;
+use running::Running;
+use upload::Upload;
+
+/// The default of [`Settings::max_ingest_bytes`].
+pub const DEFAULT_MAX_INGEST_BYTES: u64 = 256 << 20;
+
+/// What ingestd may use.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The largest body, in bytes. A larger source belongs to an ingest Job, which has no cap.
+    pub max_ingest_bytes: u64,
+    /// How many ingests run at once; the next one is refused with 503. Each takes what `options` allows.
+    pub max_running: usize,
+    /// What one ingest may use. Bodies wait in its spool folder.
+    pub options: Options,
+}
+
+impl Settings {
+    /// 256 MiB, two ingests at once.
+    pub fn new(options: Options) -> Self {
+        Self { max_ingest_bytes: DEFAULT_MAX_INGEST_BYTES, max_running: 2, options }
+    }
+}
+
+/// The service. Cheap to clone.
+#[derive(Clone)]
+pub struct Ingestd {
+    store: Store,
+    catalog: Catalog,
+    settings: Settings,
+    running: Running,
+    published: Published,
+    declared: Declared,
+}
+
+type Published = Arc<dyn Fn(DatasetName) -> BoxFuture<'static, ()> + Send + Sync>;
+type Declared = Arc<dyn Fn(&DatasetName, &str) -> Result<Option<IngestSpec>, String> + Send + Sync>;
+
+impl Ingestd {
+    /// A service that writes to `store` and registers with `catalog`.
+    pub fn new(store: Store, catalog: Catalog, settings: Settings) -> Self {
+        let running = Running::new(settings.max_running);
+        let published: Published = Arc::new(|_| Box::pin(std::future::ready(())));
+        Self { store, catalog, settings, running, published, declared: Arc::new(|_, _| Ok(None)) }
+    }
+
+    /// Calls `hook` after each new version and waits for it before the answer, so that a client that has its answer can
+    /// query what it sent.
+    #[must_use]
+    pub fn on_published<F>(mut self, hook: impl Fn(DatasetName) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.published = Arc::new(move |name| Box::pin(hook(name)));
+        self
+    }
+
+    /// Reads the files of a dataset that a resource declares as the resource says. `lookup` is given the dataset and the file's
+    /// name, empty where the client told none; its sentence says why the resource takes no upload, which is a 409.
+    #[must_use]
+    pub fn declared_by(
+        mut self,
+        lookup: impl Fn(&DatasetName, &str) -> Result<Option<IngestSpec>, String> + Send + Sync + 'static,
+    ) -> Self {
+        self.declared = Arc::new(lookup);
+        self
+    }
+
+    /// The right to ingest into the dataset by another way than a request, until it is dropped. `None` while another one runs.
+    /// Its tracker shows under `GET /ingest/progress`.
+    pub fn claim(&self, name: &DatasetName) -> Option<Claim> {
+        self.running.claim(name).ok()
+    }
+
+    /// The ingest itself. Runs as a task of its own, so it holds all it needs.
+    async fn finish(self, claim: Claim, upload: Upload, spec: IngestSpec) -> Result<IngestAnswer, crate::Error> {
+        let Upload { spool, path, source, digest } = upload;
+        let origin = SourceInfo { source, digest };
+        let options = &self.settings.options;
+        let answer = ingest(&self.store, &self.catalog, &path, &spec, origin, claim.tracker(), options).await?;
+        drop(spool);
+        drop(claim);
+        (self.published)(spec.name).await;
+        Ok(answer)
+    }
+}
+
+/// ingestd's routes.
+pub fn router(ingestd: Ingestd) -> Router {
+    let limit = BodyLimit(ingestd.settings.max_ingest_bytes);
+    Router::new()
+        .route("/ingest", post(receive).layer(DefaultBodyLimit::disable()).layer(limit))
+        .route("/ingest/progress", get(progress))
+        .with_state(ingestd)
+}
+
+async fn receive(
+    State(ingestd): State<Ingestd>,
+    params: Result<Query<Params>, QueryRejection>,
+    request: Request,
+) -> Result<Json<IngestAnswer>, Problem> {
+    let Query(params) = params.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let name = params.name()?;
+    let claim = ingestd.running.claim(&name)?;
+    claim.tracker().enter(Phase::Fetching);
+    let body = upload::receive(request, &ingestd.settings.options.spool_dir, claim.tracker()).await?;
+    let file_name = body.told.file_name.as_deref().unwrap_or_default();
+    let declared = (ingestd.declared)(&name, file_name).map_err(Problem::conflict)?;
+    let spec = match declared {
+        Some(spec) => params.of_declared(spec)?,
+        None => params.spec(name, &body.told)?,
+    };
+    let work = tokio::spawn(ingestd.finish(claim, body.upload, spec));
+    match work.await {
+        Ok(answer) => Ok(Json(answer?)),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            Err(_) => Err(Problem::unavailable("the service is stopping; nothing was published", 5)),
+        },
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    name: Option<String>,
+}
+
+/// The ingests that run and the last ended one of each dataset, by name.
+async fn progress(
+    State(ingestd): State<Ingestd>,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Result<Json<Vec<Progress>>, Problem> {
+    let Query(Asked { name }) = asked.map_err(|error| Problem::bad_request(error.body_text()))?;
+    Ok(Json(ingestd.running.progress(name.as_deref())))
+}

@@ -1,0 +1,114 @@
+//! Converts a text in a folder of its own and reads the Parquet back.
+
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::{fs, path::PathBuf};
+
+use arrow::{
+    array::{Array, RecordBatch},
+    compute::concat_batches,
+    util::display::{ArrayFormatter, FormatOptions},
+};
+use lakehouse_contract::{
+    ColumnType,
+    ingest::{CsvOptions, DeclaredColumn, OnError},
+};
+use lakehouse_ingest::{
+    Error, Fault, Tracker,
+    convert::{Converted, Layout, Request, convert},
+};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use tempfile::TempDir;
+
+/// How to convert.
+pub struct Case {
+    pub csv: CsvOptions,
+    pub declared: Vec<DeclaredColumn>,
+    pub layout: Layout,
+    pub threads: usize,
+}
+
+impl Default for Case {
+    fn default() -> Self {
+        Self { csv: CsvOptions::default(), declared: Vec::new(), layout: Layout::default(), threads: 2 }
+    }
+}
+
+impl Case {
+    pub fn declaring(columns: &[(&str, ColumnType)]) -> Self {
+        let declared = columns.iter().map(|&(name, column_type)| DeclaredColumn {
+            name: name.into(),
+            column_type,
+            on_error: OnError::Fail,
+        });
+        Self { declared: declared.collect(), ..Self::default() }
+    }
+
+    pub fn convert(&self, text: impl AsRef<[u8]>) -> Result<Output, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("source.csv");
+        fs::write(&source, text).unwrap();
+        let request = Request {
+            source: &source,
+            csv: &self.csv,
+            declared: &self.declared,
+            layout: self.layout,
+            threads: self.threads,
+        };
+        let converted = convert(&request, folder.path(), &Tracker::new("test"), &Ok)?;
+        Ok(Output { converted, source, _folder: folder })
+    }
+
+    pub fn fault(&self, text: impl AsRef<[u8]>) -> Fault {
+        match self.convert(text) {
+            Err(Error::Fault(fault)) => *fault,
+            Err(other) => panic!("no fault of the file: {other}"),
+            Ok(output) => panic!("no fault: {:?}", output.types()),
+        }
+    }
+}
+
+pub struct Output {
+    pub converted: Converted,
+    pub source: PathBuf,
+    _folder: TempDir,
+}
+
+impl Output {
+    /// The bytes of all files.
+    pub fn bytes(&self) -> Vec<Vec<u8>> {
+        self.converted.files.iter().map(|file| fs::read(&file.path).unwrap()).collect()
+    }
+
+    pub fn types(&self) -> Vec<(String, ColumnType)> {
+        self.converted.columns.iter().map(|column| (column.name.clone(), column.column_type)).collect()
+    }
+
+    /// All rows in one batch.
+    pub fn batch(&self) -> RecordBatch {
+        let mut batches = Vec::new();
+        let mut schema = None;
+        for file in &self.converted.files {
+            let file = fs::File::open(&file.path).unwrap();
+            let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+            schema = Some(reader.schema().clone());
+            batches.extend(reader.build().unwrap().map(Result::unwrap));
+        }
+        concat_batches(&schema.unwrap(), &batches).unwrap()
+    }
+
+    /// A column's values as text, `None` for null.
+    pub fn column(&self, name: &str) -> Vec<Option<String>> {
+        let batch = self.batch();
+        let array = batch.column_by_name(name).unwrap();
+        let options = FormatOptions::default();
+        let formatter = ArrayFormatter::try_new(array, &options).unwrap();
+        (0..array.len()).map(|i| array.is_valid(i).then(|| formatter.value(i).to_string())).collect()
+    }
+}
+
+/// The type that a column with these values gets.
+pub fn type_of(values: &[&str]) -> ColumnType {
+    let text = format!("k,v\n{}", values.iter().map(|value| format!("x,\"{value}\"\n")).collect::<String>());
+    Case::default().convert(text).unwrap().types()[1].1
+}
