@@ -236,9 +236,15 @@ fn resource(kinds: &Kinds, root: &Node) -> Result<Resource, Vec<Fault>> {
     metadata::check(root, &mut faults);
     let json = root.to_json();
     let broken = kind.broken_rules(&json);
-    // A rule over a field that is wrong already would only repeat it.
+    // A rule over a value that is wrong already would only repeat it.
     let told: Vec<String> = faults.iter().map(|fault| fault.field.clone()).collect();
-    let is_told = |field: &str| told.iter().any(|told| told.starts_with(field) && !told.is_empty());
+    let is_told = |field: &str| {
+        told.iter().any(|told| {
+            field
+                .strip_prefix(told.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        })
+    };
     faults.extend(broken.into_iter().filter(|fault| !is_told(&fault.field)));
     if !faults.is_empty() {
         return Err(faults);

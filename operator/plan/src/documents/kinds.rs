@@ -1,6 +1,10 @@
 //! The kinds that are read, each with its schema and rules.
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Secret},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::core::cel::{CompiledSchema, ErrorKind, Validator, compile_schema};
 use lakehouse_crds::{API_VERSION, definitions};
 use schemars::{JsonSchema, generate::SchemaSettings};
@@ -24,23 +28,11 @@ pub(super) struct Kind {
 
 impl Kinds {
     pub(super) fn new() -> Self {
-        let own = definitions::all().into_iter().filter_map(|definition| {
-            let schema = serde_json::to_value(definitions::schema(&definition)?).ok()?;
-            let name = definition.spec.names.kind;
-            Some(Kind {
-                api_version: API_VERSION,
-                rules: Some(compile_schema(&schema)),
-                schema: with_envelope(schema),
-                typed: match name.as_str() {
-                    "Dataset" => |json| boxed(json).map(Resource::Dataset),
-                    "VectorIndex" => |json| boxed(json).map(Resource::VectorIndex),
-                    "ChatProvider" => |json| boxed(json).map(Resource::ChatProvider),
-                    _ => return None,
-                },
-                name,
-            })
-        });
-        let others = [
+        let [dataset, vector_index, chat_provider] = definitions::all();
+        Self(vec![
+            Kind::own(&dataset, |json| boxed(json).map(Resource::Dataset)),
+            Kind::own(&vector_index, |json| boxed(json).map(Resource::VectorIndex)),
+            Kind::own(&chat_provider, |json| boxed(json).map(Resource::ChatProvider)),
             Kind {
                 api_version: "v1",
                 name: "ConfigMap".to_owned(),
@@ -55,8 +47,7 @@ impl Kinds {
                 rules: None,
                 typed: |json| boxed(json).map(Resource::Secret),
             },
-        ];
-        Self(own.chain(others).collect())
+        ])
     }
 
     /// The kind that a document says it is of.
@@ -97,6 +88,21 @@ impl Kinds {
 }
 
 impl Kind {
+    fn own(
+        definition: &CustomResourceDefinition,
+        typed: fn(Json) -> Result<Resource, serde_json::Error>,
+    ) -> Self {
+        let schema = serde_json::to_value(definitions::schema(definition))
+            .expect("a schema is plain data with texts as keys, and always has a JSON form");
+        Self {
+            api_version: API_VERSION,
+            name: definition.spec.names.kind.clone(),
+            rules: Some(compile_schema(&schema)),
+            schema: with_envelope(schema),
+            typed,
+        }
+    }
+
     pub(super) fn schema(&self) -> &Json {
         &self.schema
     }
@@ -136,7 +142,7 @@ fn boxed<T: DeserializeOwned>(json: Json) -> Result<Box<T>, serde_json::Error> {
 
 /// A definition's schema with the fields that every object has.
 fn with_envelope(mut schema: Json) -> Json {
-    let metadata = schema_of::<k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta>();
+    let metadata = schema_of::<ObjectMeta>();
     if let Some(properties) = schema.get_mut("properties").and_then(Json::as_object_mut) {
         properties.insert("apiVersion".to_owned(), json!({"type": "string"}));
         properties.insert("kind".to_owned(), json!({"type": "string"}));

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
+use regex::Regex;
 use serde_json::Value as Json;
 
 use super::{
@@ -40,10 +41,7 @@ impl Checker<'_> {
 
     fn node(&mut self, schema: &Json, path: &str, node: &Node) {
         if schema["x-kubernetes-int-or-string"] == true {
-            if !matches!(node.value, Value::Number(_) | Value::String(_)) {
-                self.wrong_type(path, "a number or a text", node);
-            }
-            return;
+            return self.quantity(schema, path, node);
         }
         match schema["type"].as_str() {
             Some("object") => self.object(schema, path, node),
@@ -91,8 +89,7 @@ impl Checker<'_> {
                 (None, None) => {
                     let names =
                         properties.into_iter().flat_map(|properties| properties.keys().map(String::as_str));
-                    let message = unknown_field(&child, key, names);
-                    self.faults.push(Fault::new(path, message).at(*place));
+                    self.faults.push(Fault::new(child, unknown_field(key, names)).at(*place));
                 }
             }
         }
@@ -170,6 +167,21 @@ impl Checker<'_> {
         }
     }
 
+    /// A number or a text; what this project's schemas hold of that kind are quantities.
+    fn quantity(&mut self, schema: &Json, path: &str, node: &Node) {
+        let sound = match &node.value {
+            Value::Number(_) => true,
+            Value::String(text) => {
+                let pattern = schema["pattern"].as_str().and_then(|pattern| Regex::new(pattern).ok());
+                pattern.is_none_or(|pattern| pattern.is_match(text))
+            }
+            Value::Null | Value::Bool(_) | Value::List(_) | Value::Map(_) => false,
+        };
+        if !sound {
+            self.fault(path, "must be a quantity, such as `2`, `500m` or `1Gi`");
+        }
+    }
+
     fn integer(&mut self, schema: &Json, path: &str, node: &Node) {
         match &node.value {
             Value::Number(number) if number.is_i64() || number.is_u64() => {
@@ -225,14 +237,14 @@ impl Checker<'_> {
     }
 }
 
-fn unknown_field<'a>(path: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
+fn unknown_field<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let mut known: Vec<&str> = known.collect();
     known.sort_unstable();
     match nearest(name, known.iter().copied()) {
-        Some(near) => format!("unknown field `{path}`; did you mean `{near}`?"),
+        Some(near) => format!("unknown field; did you mean `{near}`?"),
         // The list of an object's metadata would hide the sentence.
-        None if known.len() > 12 || known.is_empty() => format!("unknown field `{path}`"),
-        None => format!("unknown field `{path}`; the fields here are {}", known.join(", ")),
+        None if known.len() > 12 || known.is_empty() => "unknown field".to_owned(),
+        None => format!("unknown field; the fields here are {}", known.join(", ")),
     }
 }
 
