@@ -93,7 +93,7 @@ mod tests {
     }
 
     fn map(entries: &[(&'static str, &'static str)]) -> HeaderMap {
-        let entry = |(name, value): &(_, _)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let entry = |&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
         entries.iter().map(entry).collect()
     }
 }

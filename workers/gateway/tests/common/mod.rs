@@ -13,13 +13,13 @@ use tokio::{
 };
 
 /// A server that runs until it is dropped.
-pub struct Server {
-    pub address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     task: JoinHandle<()>,
 }
 
 impl Server {
-    pub async fn start(router: Router) -> Self {
+    pub(crate) async fn start(router: Router) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let settings = lakehouse_http::Settings::default();
@@ -30,12 +30,12 @@ impl Server {
         Self { address, task }
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
     /// Sends a request whose path no client library has touched, and reads the whole answer.
-    pub async fn exchange(&self, method: &str, path: &str, headers: &str) -> String {
+    pub(crate) async fn exchange(&self, method: &str, path: &str, headers: &str) -> String {
         let mut connection = TcpStream::connect(self.address).await.unwrap();
         // `Connection: close` in a header of its own, so that `headers` may hold another one.
         let head =
@@ -53,29 +53,29 @@ impl Drop for Server {
     }
 }
 
-pub async fn gateway(upstreams: Upstreams) -> Server {
+pub(crate) async fn gateway(upstreams: Upstreams) -> Server {
     Server::start(router(upstreams, &Settings::default())).await
 }
 
 /// A gateway that sends storage, ingest and SQL to one service.
-pub async fn gateway_to(url: &str) -> Server {
+pub(crate) async fn gateway_to(url: &str) -> Server {
     let upstream = Upstream::http("LAKEHOUSE_TEST_URL", url).unwrap();
     gateway([Owner::Storage, Owner::Ingest, Owner::Sql].map(|owner| (owner, upstream.clone())).into()).await
 }
 
-pub fn client() -> reqwest::Client {
+pub(crate) fn client() -> reqwest::Client {
     // Another test of this binary may have been first.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::new()
 }
 
 /// `(code, message)` of the error body; panics on any other body.
-pub async fn error_of(response: reqwest::Response) -> (String, String) {
+pub(crate) async fn error_of(response: reqwest::Response) -> (String, String) {
     let body: lakehouse_contract::ErrorBody = response.json().await.unwrap();
     (body.error.code, body.error.message)
 }
 
 /// No test waits for ever.
-pub async fn patiently<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn patiently<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), future).await.expect("it takes too long")
 }

@@ -18,18 +18,18 @@ use tokio::{
 };
 
 /// A server that runs until it is dropped.
-pub struct Server {
-    pub address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
 
 impl Server {
-    pub async fn start(router: Router) -> Self {
+    pub(crate) async fn start(router: Router) -> Self {
         Self::with(Service::new("testd", router), Settings::default()).await
     }
 
-    pub async fn with(service: Service, settings: Settings) -> Self {
+    pub(crate) async fn with(service: Service, settings: Settings) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -38,29 +38,29 @@ impl Server {
         Self { address, stop: Some(stop), task }
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
     /// Asks it to end, as SIGTERM does.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.stop.take().unwrap().send(()).unwrap();
     }
 
-    pub fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.task.is_finished()
     }
 
-    pub async fn ended(&mut self) {
+    pub(crate) async fn ended(&mut self) {
         (&mut self.task).await.unwrap();
     }
 
-    pub async fn connect(&self) -> Raw {
+    pub(crate) async fn connect(&self) -> Raw {
         Raw(TcpStream::connect(self.address).await.unwrap())
     }
 
     /// Sends `request` as it stands and reads until the server closes.
-    pub async fn exchange(&self, request: &str) -> String {
+    pub(crate) async fn exchange(&self, request: &str) -> String {
         let mut raw = self.connect().await;
         raw.send(request).await;
         raw.rest().await
@@ -74,15 +74,15 @@ impl Drop for Server {
 }
 
 /// A connection without an HTTP library in between.
-pub struct Raw(pub TcpStream);
+pub(crate) struct Raw(pub(crate) TcpStream);
 
 impl Raw {
-    pub async fn send(&mut self, text: &str) {
+    pub(crate) async fn send(&mut self, text: &str) {
         self.0.write_all(text.as_bytes()).await.unwrap();
     }
 
     /// Reads until `mark` has come.
-    pub async fn until(&mut self, mark: &str) -> String {
+    pub(crate) async fn until(&mut self, mark: &str) -> String {
         let mut text = String::new();
         let mut piece = [0; 4096];
         while !text.contains(mark) {
@@ -94,7 +94,7 @@ impl Raw {
     }
 
     /// Reads until the server closes.
-    pub async fn rest(&mut self) -> String {
+    pub(crate) async fn rest(&mut self) -> String {
         let mut text = String::new();
         patiently(self.0.read_to_string(&mut text)).await.unwrap();
         text
@@ -102,27 +102,27 @@ impl Raw {
 }
 
 /// No test waits for ever.
-pub async fn patiently<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn patiently<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), future).await.expect("it takes too long")
 }
 
-pub fn client() -> reqwest::Client {
+pub(crate) fn client() -> reqwest::Client {
     // Another test of this binary may have been first.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::new()
 }
 
 /// `(code, message)` of the error body; panics on any other body.
-pub async fn error_of(response: reqwest::Response) -> (String, String) {
+pub(crate) async fn error_of(response: reqwest::Response) -> (String, String) {
     let body: lakehouse_contract::ErrorBody = response.json().await.unwrap();
     (body.error.code, body.error.message)
 }
 
 /// What this thread logs while the guard lives.
-pub struct Log(Arc<Mutex<Vec<u8>>>, tracing::subscriber::DefaultGuard);
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>, tracing::subscriber::DefaultGuard);
 
 impl Log {
-    pub fn capture() -> Self {
+    pub(crate) fn capture() -> Self {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let writer = Shared(lines.clone());
         let subscriber = tracing_subscriber::fmt()
@@ -133,12 +133,12 @@ impl Log {
         Self(lines, tracing::subscriber::set_default(subscriber))
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 
     /// The request log's line that holds `mark`, once it is there.
-    pub async fn line(&self, mark: &str) -> String {
+    pub(crate) async fn line(&self, mark: &str) -> String {
         for _ in 0..200 {
             let text = self.text();
             if let Some(line) = text.lines().find(|line| line.contains(mark)) {
