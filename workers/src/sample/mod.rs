@@ -19,7 +19,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 
 /// Make a sample table: realistic rows without anybody's real data.
 #[derive(Debug, clap::Args)]
-pub struct Sample {
+pub(crate) struct Sample {
     #[command(subcommand)]
     table: Table,
 }
@@ -59,7 +59,7 @@ struct Staffing {
 
 impl Sample {
     /// Writes the table that was asked for.
-    pub fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
         let Table::Staffing(Staffing { rows, seed, out }) = self.table;
         match out {
             Some(path) => {

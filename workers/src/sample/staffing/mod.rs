@@ -144,7 +144,7 @@ impl Agency {
                 employer: (employer + random.between(1, 3)) % 4,
             },
             earlier_years,
-            closing: *random.pick(&CLOSINGS),
+            closing: CLOSINGS[random.below(CLOSINGS.len())],
         }
     }
 }
