@@ -1,1 +1,35 @@
-//! placeholder
+//! SQL over the catalogue's datasets: DuckDB behind a fence, and its HTTP service (queryd).
+//!
+//! Receives manifests from the [`Catalog`](lakehouse_catalog::Catalog) and blobs from the
+//! [`Store`](lakehouse_store::Store); hands on answers. The only crate that links DuckDB.
+//!
+//! ```text
+//! catalogue ─► refresh ─► views ─┐
+//!                                ├─► session ─► answer (JSON, Arrow IPC, CSV)
+//! SQL ─► gate ─► thread ─► fence ┘
+//! ```
+
+mod cache;
+mod database;
+mod encode;
+mod engine;
+mod error;
+mod fence;
+mod gate;
+mod generation;
+mod params;
+mod recast;
+mod refresh;
+mod run;
+mod service;
+mod settings;
+mod values;
+mod view;
+mod watch;
+
+pub use encode::Format;
+pub use engine::{Answer, Engine};
+pub use error::Error;
+pub use generation::{ViewInfo, Views};
+pub use service::router;
+pub use settings::Settings;

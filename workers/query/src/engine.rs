@@ -1,0 +1,227 @@
+//! The engine: datasets as views, and queries over them.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use futures::Stream;
+use lakehouse_catalog::Catalog;
+use lakehouse_contract::sql::SqlRequest;
+use lakehouse_store::Store;
+use tokio::{
+    runtime::Handle,
+    sync::{Mutex, Notify, mpsc},
+};
+use tracing::warn;
+
+use crate::{
+    Error, Format, Settings, Views,
+    cache::Cache,
+    database::{BLOBS, Database},
+    error::Scrub,
+    gate::Gate,
+    generation::Generation,
+    run::{Job, Piece},
+    watch::Watch,
+};
+
+/// SQL over the datasets of a catalogue. Cheap to clone; the last clone ends the follower.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) settings: Settings,
+    pub(crate) catalog: Catalog,
+    pub(crate) cache: Cache,
+    pub(crate) scrub: Scrub,
+    pub(crate) generation: Arc<ArcSwap<Generation>>,
+    pub(crate) refreshing: Mutex<()>,
+    /// The current database has failed for good; the next refresh opens another one.
+    pub(crate) doomed: AtomicBool,
+    /// Whether the catalogue was read at least once.
+    followed: AtomicBool,
+    wake: Notify,
+    gate: Gate,
+}
+
+impl Engine {
+    /// Opens the engine and makes the views. A catalogue that cannot be read yet is tried again by the follower.
+    pub async fn open(store: Store, catalog: Catalog, settings: Settings) -> Result<Self, Error> {
+        let settings = prepared(settings)?;
+        let cache = Cache::open(store, settings.cache_dir.join(BLOBS), settings.cache_limit)
+            .map_err(|error| unusable(&settings, &error))?;
+        let database = open_database(&settings)?;
+        let inner = Arc::new(Inner {
+            catalog,
+            cache,
+            scrub: Scrub::new(&settings),
+            generation: Arc::new(ArcSwap::from_pointee(Generation::empty(database))),
+            refreshing: Mutex::new(()),
+            doomed: AtomicBool::new(false),
+            followed: AtomicBool::new(false),
+            wake: Notify::new(),
+            gate: Gate::new(&settings),
+            settings,
+        });
+        let engine = Self { inner };
+        if let Err(error) = engine.refresh().await {
+            warn!(%error, "The views will follow the catalogue once it can be read");
+        }
+        tokio::spawn(follow(Arc::downgrade(&engine.inner)));
+        Ok(engine)
+    }
+
+    /// Makes the views what the catalogue says now. Running queries keep what they started with.
+    pub async fn refresh(&self) -> Result<(), Error> {
+        self.inner.refresh().await?;
+        self.inner.followed.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether the catalogue has been read and queries can be answered.
+    pub fn is_ready(&self) -> bool {
+        self.inner.followed.load(Ordering::Relaxed) && !self.inner.doomed.load(Ordering::Relaxed)
+    }
+
+    /// What can be queried, and what cannot be and why.
+    pub fn views(&self) -> Views {
+        self.inner.generation.load().views()
+    }
+
+    /// Runs a query and waits for the first piece of its answer. Dropping the future or the answer ends the query.
+    pub async fn query(&self, request: SqlRequest, format: Format) -> Result<Answer, Error> {
+        let place = self.inner.gate.enter().await?;
+        let timeout = self.inner.settings.timeout;
+        let watch = Watch::start(timeout);
+        // From here on, whatever drops this ends the query.
+        let caller = Caller { watch: watch.clone() };
+        let (sender, mut pieces) = mpsc::channel(AHEAD);
+        let SqlRequest { sql, params, limit } = request;
+        let job = Job {
+            engine: self.inner.clone(),
+            sql,
+            params,
+            limit,
+            format,
+            watch: watch.clone(),
+            pieces: sender,
+            runtime: Handle::current(),
+            place,
+        };
+        job.spawn().map_err(|error| Error::Internal(format!("a thread for the query: {error}")))?;
+        let first = tokio::select! {
+            first = pieces.recv() => first,
+            // DuckDB may notice an interrupt late; the caller is answered in time all the same.
+            ended = late(&watch) => return Err(ended),
+        };
+        match first {
+            Some(Piece::Bytes(first)) => Ok(Answer { format, first: Some(first), pieces, _caller: caller }),
+            Some(Piece::Failed(error)) => Err(error),
+            Some(Piece::End) | None => Err(Error::Internal("a query ended without an answer".into())),
+        }
+    }
+}
+
+/// Pieces of a body that wait for the reader.
+const AHEAD: usize = 4;
+
+/// How long DuckDB may take to notice that a query is to end before the caller is told without it.
+const GRACE: std::time::Duration = std::time::Duration::from_millis(500);
+
+async fn late(watch: &Watch) -> Error {
+    let ended = watch.ended().await;
+    tokio::time::sleep(GRACE).await;
+    ended
+}
+
+/// The one who waits for an answer.
+struct Caller {
+    watch: Arc<Watch>,
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.watch.abandon();
+    }
+}
+
+/// An answer whose first bytes are there. A stream that ends with an error is not a whole answer.
+pub struct Answer {
+    /// How the bytes are to be read.
+    pub format: Format,
+    first: Option<Bytes>,
+    pieces: mpsc::Receiver<Piece>,
+    _caller: Caller,
+}
+
+impl Stream for Answer {
+    type Item = Result<Bytes, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
+        self.pieces.poll_recv(context).map(|piece| match piece {
+            Some(Piece::Bytes(bytes)) => Some(Ok(bytes)),
+            Some(Piece::End) => None,
+            Some(Piece::Failed(error)) => Some(Err(error)),
+            None => Some(Err(Error::Internal("the query broke off".into()))),
+        })
+    }
+}
+
+impl Inner {
+    pub(crate) fn open_database(&self) -> Result<Database, Error> {
+        open_database(&self.settings)
+    }
+
+    /// DuckDB says that the database of this generation will answer nothing any more.
+    pub(crate) fn doom(&self, generation: &Generation) {
+        if Arc::ptr_eq(&self.generation.load().database, &generation.database) {
+            self.doomed.store(true, Ordering::Relaxed);
+            self.wake.notify_one();
+        }
+    }
+}
+
+/// Compares the views with the catalogue for as long as somebody holds the engine.
+async fn follow(engine: Weak<Inner>) {
+    loop {
+        let Some(inner) = engine.upgrade() else { return };
+        let interval = inner.settings.refresh_interval;
+        let ended = {
+            let woken = inner.wake.notified();
+            tokio::time::timeout(interval, woken).await
+        };
+        let _ = ended;
+        let engine = Engine { inner };
+        if let Err(error) = engine.refresh().await {
+            warn!(%error, "The views stay as they are");
+        }
+    }
+}
+
+/// Makes the folder, with its real path, for that is the one that DuckDB compares.
+fn prepared(settings: Settings) -> Result<Settings, Error> {
+    let folder = &settings.cache_dir;
+    std::fs::create_dir_all(folder).map_err(|error| unusable(&settings, &error))?;
+    let cache_dir = folder.canonicalize().map_err(|error| unusable(&settings, &error))?;
+    Ok(Settings { cache_dir, ..settings })
+}
+
+fn unusable(settings: &Settings, error: &std::io::Error) -> Error {
+    Error::Internal(format!("the folder for queries, {}, cannot be used: {error}", settings.cache_dir.display()))
+}
+
+fn open_database(settings: &Settings) -> Result<Database, Error> {
+    Database::open(settings).map_err(|error| Error::Internal(format!("DuckDB cannot be opened: {error}")))
+}

@@ -1,0 +1,41 @@
+//! Which functions a caller may use.
+
+/// Table functions that read nothing but their arguments. `test_all_types` shows a row of every type.
+pub(super) const TABLE_FUNCTIONS: [&str; 7] =
+    ["range", "generate_series", "unnest", "repeat", "json_each", "json_tree", "test_all_types"];
+
+/// The views of `information_schema` that name datasets and columns, and no file.
+pub(super) const INFORMATION_SCHEMA: [&str; 3] = ["tables", "columns", "schemata"];
+
+/// Scalar functions that tell of settings, files or plans, that write, that only wait, or that trust their caller.
+const DENIED: [&str; 18] = [
+    // Settings, variables and the environment.
+    "current_setting",
+    "getenv",
+    "getvariable",
+    "pg_conf_load_time",
+    // The text of views and the plan of a query hold the names of files.
+    "pg_get_viewdef",
+    "pg_get_expr",
+    "pg_get_constraintdef",
+    "json_serialize_plan",
+    "json_execute_serialized_sql",
+    "query",
+    "query_table",
+    // These write.
+    "write_log",
+    "nextval",
+    "currval",
+    "setseed",
+    // These hold a place and do nothing with it.
+    "sleep_ms",
+    "pg_sleep",
+    // Reads a log of the process.
+    "parse_duckdb_log_message",
+];
+
+/// Whether a scalar function, by its lower-case name, is kept from callers. DuckDB's optimizer calls its `__internal_`
+/// functions with arguments that it has checked; a caller's would not be.
+pub(super) fn is_denied(function: &str) -> bool {
+    DENIED.contains(&function) || function.starts_with("__internal")
+}

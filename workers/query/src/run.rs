@@ -1,0 +1,184 @@
+//! One query from its text to its bytes, on a thread of its own.
+//!
+//! ```text
+//! session ─► fence ─► files here ─► prepare ─► bind ─► batches ─► encoder ─► pieces ─► body
+//! ```
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+use arrow::array::Array;
+use bytes::Bytes;
+use duckdb::{Connection, Statement};
+use serde_json::Value;
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, mpsc},
+};
+use tracing::error;
+
+use crate::{
+    Error, Format,
+    cache::Pin,
+    encode::Encoder,
+    engine::Inner,
+    error::is_fatal,
+    fence::{self, Parsed},
+    generation::Generation,
+    params,
+    recast::{self, Recast},
+    values::Shape,
+    watch::Watch,
+};
+
+/// What a thread hands to the answer.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    /// The next bytes of the body.
+    Bytes(Bytes),
+    /// The body is whole. Without this, what came before is not an answer.
+    End,
+    /// There is no answer, or the body breaks off here.
+    Failed(Error),
+}
+
+/// A query that has a place.
+pub(crate) struct Job {
+    pub(crate) engine: Arc<Inner>,
+    pub(crate) sql: String,
+    pub(crate) params: Vec<Value>,
+    pub(crate) limit: Option<u64>,
+    pub(crate) format: Format,
+    pub(crate) watch: Arc<Watch>,
+    pub(crate) pieces: mpsc::Sender<Piece>,
+    pub(crate) runtime: Handle,
+    /// Given back when the thread ends, however long DuckDB takes to notice an interrupt.
+    pub(crate) place: OwnedSemaphorePermit,
+}
+
+/// Bytes of a streamed body that are handed on together.
+const PIECE: usize = 256 << 10;
+
+/// Room for the deepest tree that DuckDB's parser lets through, in DuckDB's planner and in ours.
+const STACK: usize = 64 << 20;
+
+impl Job {
+    /// Starts the thread.
+    pub(crate) fn spawn(self) -> std::io::Result<()> {
+        std::thread::Builder::new().name("query".into()).stack_size(STACK).spawn(move || self.run()).map(drop)
+    }
+
+    fn run(self) {
+        let result = catch_unwind(AssertUnwindSafe(|| self.work()));
+        self.watch.finish();
+        let last = match result {
+            Ok(Ok(())) => Piece::End,
+            Ok(Err(error)) => Piece::Failed(error),
+            Err(_) => Piece::Failed(Error::Internal("the thread of a query panicked".into())),
+        };
+        // Nobody takes it when the caller has gone.
+        let _ = self.runtime.block_on(self.hand(last));
+        drop(self.place);
+    }
+
+    fn work(&self) -> Result<(), Error> {
+        let engine = &self.engine;
+        let database = engine.generation.load().database.clone();
+        let session = database.session(|connection| {
+            self.watch.watch(connection.interrupt_handle());
+            let parsed = fence::parse(connection, &engine.scrub, &self.sql, engine.settings.max_sql_bytes);
+            (parsed, engine.generation.load_full())
+        });
+        let (connection, (parsed, generation)) = session.map_err(|error| engine.scrub.error(&error))?;
+        let answered = parsed.and_then(|parsed| self.answer(&connection, &generation, parsed));
+        answered.map_err(|failed| {
+            if let Error::Internal(message) = &failed {
+                error!(message, "The query engine failed");
+                if is_fatal(message) {
+                    engine.doom(&generation);
+                }
+            }
+            // An interrupt looks like an error of the query; the watchdog knows why it was sent.
+            self.watch.verdict().unwrap_or(failed)
+        })
+    }
+
+    fn answer(&self, connection: &Connection, generation: &Generation, parsed: Parsed<'_>) -> Result<(), Error> {
+        let engine = &self.engine;
+        let statement = parsed.check(connection, generation, &engine.scrub, self.limit)?;
+        let _pins = self.pins(generation, &statement.datasets)?;
+        let failed = |error: duckdb::Error| engine.scrub.error(&error);
+        let mut prepared = connection.prepare(&statement.sql).map_err(failed)?;
+        let params = params::bind(&prepared, &self.params)?;
+        let started = params::start(&mut prepared, &params);
+        let shape = match started {
+            Ok(()) => Some(Shape::of(&prepared)).filter(|shape| !recast::is_needed(shape)),
+            Err(error) if recast::is_unreadable(&error) => None,
+            Err(error) => return Err(failed(error)),
+        };
+        if let Some(shape) = shape {
+            return self.encode(&prepared, &shape);
+        }
+        drop(prepared);
+        let recast = Recast::of(connection, &statement.sql, &params).map_err(failed)?;
+        let mut around = connection.prepare(&recast.around(&statement.sql)).map_err(failed)?;
+        params::start(&mut around, &params).map_err(failed)?;
+        self.encode(&around, &recast.shape())
+    }
+
+    /// Brings the files of the datasets here, unless they are here, and keeps them.
+    fn pins(&self, generation: &Generation, names: &std::collections::BTreeSet<String>) -> Result<Vec<Pin>, Error> {
+        let manifests = names.iter().filter_map(|name| generation.manifest(name));
+        let mut pins = Vec::new();
+        for manifest in manifests {
+            for object in &manifest.objects {
+                let pin = self.runtime.block_on(async {
+                    tokio::select! {
+                        pin = self.engine.cache.pin(object) => pin.map_err(|error| Error::Dataset {
+                            dataset: manifest.name.to_string(),
+                            message: error.to_string(),
+                        }),
+                        ended = self.watch.ended() => Err(ended),
+                    }
+                })?;
+                pins.push(pin);
+            }
+        }
+        Ok(pins)
+    }
+
+    fn encode(&self, rows: &Statement<'_>, shape: &Shape) -> Result<(), Error> {
+        let limit = self.engine.settings.max_result_bytes;
+        let mut encoder = Encoder::start(self.format, shape, &rows.schema(), limit)?;
+        let mut left = self.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        while left > 0 {
+            let batch = rows.step().map_err(|error| self.engine.scrub.error(&error))?;
+            let Some(batch) = batch else { break };
+            let batch = if batch.len() > left { batch.slice(0, left) } else { batch };
+            left -= batch.len();
+            encoder.rows(batch)?;
+            if encoder.streams() && encoder.buffered() >= PIECE {
+                self.send(encoder.take())?;
+            }
+        }
+        encoder.finish()?;
+        self.send(encoder.take())
+    }
+
+    fn send(&self, bytes: Vec<u8>) -> Result<(), Error> {
+        self.watch.off_the_clock(|| self.runtime.block_on(self.hand(Piece::Bytes(bytes.into()))))
+    }
+
+    /// Gives a piece to the body. A reader that takes nothing for too long has gone for us.
+    async fn hand(&self, piece: Piece) -> Result<(), Error> {
+        let patience: Duration = self.engine.settings.stall_timeout;
+        match tokio::time::timeout(patience, self.pieces.send(piece)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Error::Gone),
+        }
+    }
+}
+
