@@ -21,6 +21,10 @@ use crate::{
 /// As many rows as a person may look through; `--limit` asks for another number.
 const TABLE_ROWS: u64 = 1000;
 
+const JSON: &str = "application/json";
+const CSV: &str = "text/csv";
+const ARROW: &str = "application/vnd.apache.arrow.stream";
+
 /// Ask a question in SQL
 ///
 /// Every dataset is a view under its name. The answer is a table; --json, --csv and --arrow give it to programs.
@@ -81,15 +85,15 @@ impl Sql {
         super::block_on(async {
             match form {
                 Form { json: true, .. } => {
-                    let response = client.sql(&request, "application/json").await?;
+                    let response = client.sql(&request, JSON).await?;
                     to_stdout(&client, response, b"\n").await
                 }
                 Form { csv: true, .. } => {
-                    let response = client.sql(&request, "text/csv").await?;
+                    let response = client.sql(&request, CSV).await?;
                     to_stdout(&client, response, b"").await
                 }
                 Form { arrow: Some(path), .. } => {
-                    let response = client.sql(&request, "application/vnd.apache.arrow.stream").await?;
+                    let response = client.sql(&request, ARROW).await?;
                     if path.as_os_str() == "-" {
                         to_stdout(&client, response, b"").await
                     } else {
@@ -137,7 +141,7 @@ async fn answer_table(client: &Client, request: SqlRequest, place: Place) -> any
     let shown_rows = request.limit.unwrap_or(TABLE_ROWS);
     let request = SqlRequest { limit: Some(request.limit.unwrap_or(TABLE_ROWS + 1)), ..request };
     let asked = Instant::now();
-    let response = client.sql(&request, "application/json").await?;
+    let response = client.sql(&request, JSON).await?;
     let answer: SqlAnswer = client.json(response).await?;
     let took = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
 
@@ -215,6 +219,7 @@ async fn copy(client: &Client, mut response: Response, mut file: File) -> anyhow
 mod tests {
     use axum::{Json, Router, http::HeaderMap, routing};
     use serde_json::json;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
     use crate::client::tests::{client, serve};
@@ -273,25 +278,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn arrow_reaches_its_file_byte_by_byte_and_half_an_answer_does_not_stay() {
-        let whole = routing::post(async |headers: HeaderMap| {
-            assert_eq!(headers["accept"], "application/vnd.apache.arrow.stream");
+    async fn arrow_reaches_its_file_as_it_is() {
+        let route = routing::post(async |headers: HeaderMap| {
+            assert_eq!(headers["accept"], ARROW);
             "arrow bytes"
         });
-        let broken = routing::post(async || {
-            let pieces = futures::stream::iter([Ok("arr"), Err(io::Error::other("gone"))]);
-            axum::body::Body::from_stream(pieces)
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("answer.arrow");
+        let server = serve(Router::new().route("/v1/sql", route)).await;
+        save(&server, &path).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "arrow bytes");
+    }
+
+    #[tokio::test]
+    async fn half_an_answer_does_not_stay() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this").await.unwrap();
         });
         let folder = tempfile::tempdir().unwrap();
-        for (route, content) in [(whole, Some("arrow bytes")), (broken, None)] {
-            let client = client(&serve(Router::new().route("/v1/sql", route)).await, None);
-            let response =
-                client.sql(&SqlRequest::default(), "application/vnd.apache.arrow.stream").await.unwrap();
-            let path = folder.path().join("answer.arrow");
-            let written = to_file(&client, response, &path).await;
-            assert_eq!(written.is_ok(), content.is_some());
-            assert_eq!(std::fs::read_to_string(&path).ok().as_deref(), content);
-        }
+        let path = folder.path().join("answer.arrow");
+        let error = save(&server, &path).await.unwrap_err();
+        assert!(error.to_string().contains("answer.arrow"), "{error}");
+        assert!(!path.exists());
     }
 
     #[test]
@@ -299,6 +312,12 @@ mod tests {
         assert!(read_statement(Some("  \n".into()), None).is_err());
         let missing = read_statement(None, Some(Path::new("/no/such/file.sql"))).unwrap_err();
         assert!(missing.to_string().contains("/no/such/file.sql"));
+    }
+
+    async fn save(server: &str, path: &Path) -> anyhow::Result<()> {
+        let client = client(server, None);
+        let response = client.sql(&SqlRequest::default(), ARROW).await?;
+        to_file(&client, response, path).await
     }
 
     async fn table_of(answer: Value) -> String {
