@@ -167,8 +167,8 @@ fn summary(answer: &IngestAnswer, place: Place) -> String {
 
 #[cfg(test)]
 mod tests {
-    use axum::{Json, Router, extract::RawQuery, routing};
-    use lakehouse_contract::{Column as DatasetColumn, ColumnType};
+    use axum::{Json, Router, extract::RawQuery, http::StatusCode, routing};
+    use lakehouse_contract::{Column as DatasetColumn, ColumnType, ErrorBody};
 
     use super::*;
     use crate::client::tests::{client, serve};
@@ -193,6 +193,24 @@ mod tests {
         let bar = Bars::default().add("sales");
         assert_eq!(send(&client, &file, &name, &bar).await.unwrap(), answer());
         assert!(send(&client, folder.path(), &name, &bar).await.is_err(), "a folder is no file");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_in_the_middle_of_an_upload_is_told() {
+        let refuse = routing::post(async || {
+            let body = ErrorBody::new(
+                "too_large",
+                "the body is larger than the 1048576 bytes that are allowed here",
+            );
+            (StatusCode::PAYLOAD_TOO_LARGE, Json(body))
+        });
+        let client = client(&serve(Router::new().route("/v1/ingest", refuse)).await, None);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("sales.csv");
+        std::fs::write(&file, vec![b'x'; 32 << 20]).unwrap();
+        let name = DatasetName::parse("sales").unwrap();
+        let error = send(&client, &file, &name, &Bars::default().add("sales")).await.unwrap_err();
+        assert!(error.to_string().contains("larger than the 1048576 bytes"), "{error:#}");
     }
 
     #[test]
