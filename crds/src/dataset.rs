@@ -407,7 +407,7 @@ pub struct StatusColumn {
 pub struct StatusSource {
     /// Its place, without credentials.
     pub location: String,
-    /// Its ETag or SHA-256 as it was read.
+    /// Its `ETag` or SHA-256 as it was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
 }

@@ -37,7 +37,7 @@ fn tidied(mut definition: CustomResourceDefinition) -> CustomResourceDefinition 
 fn tidy(schema: &mut JSONSchemaProps) {
     // Without `nullable` the API server drops a null, so that `csv:` with nothing behind it means the same as no `csv`.
     schema.nullable = None;
-    // A default would be written into the stored object, and a GitOps tool would see a difference.
+    // A default would be written into the stored object, and Argo CD or Flux would see a difference.
     schema.default = None;
     // The unsigned formats are unknown to the API server, which warns of them; the minimum of 0 stays.
     if schema.format.as_deref().is_some_and(|format| format.starts_with("uint")) {

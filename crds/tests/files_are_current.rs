@@ -1,6 +1,6 @@
 //! The definitions in `yaml/` are those of the types. `UPDATE=1` writes them.
 
-use std::{env, fs, path::Path};
+use std::{collections::BTreeMap, env, fs, path::Path};
 
 use lakehouse_crds::definitions;
 use serde_json::{Value, json};
@@ -31,7 +31,12 @@ fn the_yaml_files_are_current() {
 fn plain(value: Value) -> Value {
     match value {
         Value::Array(items) => items.into_iter().map(plain).collect(),
-        Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, plain(value))).collect(),
+        // By name, whichever order `serde_json` was built to keep.
+        Value::Object(fields) => {
+            let fields: BTreeMap<String, Value> =
+                fields.into_iter().map(|(name, value)| (name, plain(value))).collect();
+            fields.into_iter().collect()
+        }
         Value::Number(number) => match number.as_f64() {
             #[allow(clippy::cast_possible_truncation, reason = "only whole numbers far below 2^53 come here")]
             Some(float) if float.fract() == 0.0 && float.abs() < 1e15 => json!(float as i64),

@@ -176,7 +176,7 @@ fn check_format(
                 format!(
                     "`csv` says how to read CSV, but the source is {format}; remove it, or set `format: CSV`"
                 ),
-            ))
+            ));
         }
         _ => {}
     }

@@ -14,7 +14,6 @@ mod schema;
 mod yaml;
 
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, HashMap},
     fmt,
 };
@@ -79,21 +78,22 @@ impl Resource {
         }
     }
 
-    /// The value of an entry of a ConfigMap or a Secret; `None` for an unknown entry and for any other kind.
-    pub fn entry(&self, key: &str) -> Option<Cow<'_, [u8]>> {
-        let text = |texts: &'_ Option<BTreeMap<String, String>>| -> Option<Vec<u8>> {
-            Some(texts.as_ref()?.get(key)?.clone().into_bytes())
+    /// The entries of a ConfigMap or a Secret, by key; any other kind has none.
+    pub fn entries(&self) -> BTreeMap<&str, &[u8]> {
+        let (bytes, texts) = match self {
+            Self::ConfigMap(map) => (&map.binary_data, &map.data),
+            Self::Secret(secret) => (&secret.data, &secret.string_data),
+            Self::Dataset(_) | Self::VectorIndex(_) | Self::ChatProvider(_) => (&None, &None),
         };
-        match self {
-            Self::ConfigMap(map) => text(&map.data)
-                .or_else(|| Some(map.binary_data.as_ref()?.get(key)?.0.clone()))
-                .map(Cow::Owned),
-            // The API server lets `stringData` win, too.
-            Self::Secret(secret) => text(&secret.string_data)
-                .or_else(|| Some(secret.data.as_ref()?.get(key)?.0.clone()))
-                .map(Cow::Owned),
-            Self::Dataset(_) | Self::VectorIndex(_) | Self::ChatProvider(_) => None,
-        }
+        let bytes = bytes.iter().flatten().map(|(key, bytes)| (key.as_str(), bytes.0.as_slice()));
+        let texts = texts.iter().flatten().map(|(key, text)| (key.as_str(), text.as_bytes()));
+        // Where a key stands in both, the text wins, as it does in an API server.
+        bytes.chain(texts).collect()
+    }
+
+    /// One entry of a ConfigMap or a Secret.
+    pub fn entry(&self, key: &str) -> Option<&[u8]> {
+        self.entries().remove(key)
     }
 }
 
@@ -179,6 +179,15 @@ pub struct Read {
     pub problems: Vec<Problem>,
 }
 
+impl Read {
+    /// The document of this kind, namespace and name.
+    pub fn find(&self, kind: &str, namespace: &str, name: &str) -> Option<&Document> {
+        self.documents.iter().find(|document| {
+            document.resource.kind() == kind && document.namespace() == namespace && document.name() == name
+        })
+    }
+}
+
 /// Reads the documents of files, each given by name and text. Two resources of one kind and name are a problem.
 pub fn read<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Read {
     let kinds = Kinds::new();
@@ -202,7 +211,7 @@ fn read_file(kinds: &Kinds, file: &str, text: &str, read: &mut Read) {
         let places = Places::of_root(&root);
         match resource(kinds, &root) {
             Ok(resource) => {
-                documents.push(Document { file: file.to_owned(), line: root.place.line, resource, places })
+                documents.push(Document { file: file.to_owned(), line: root.place.line, resource, places });
             }
             Err(faults) => problems.extend(faults.into_iter().map(|Fault { field, message, place }| {
                 Problem::new(file, place.unwrap_or_else(|| places.of(&field)), field, message)

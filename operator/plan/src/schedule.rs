@@ -60,8 +60,9 @@ impl PartialEq for Schedule {
 
 /// The parser draws a picture with a caret over several lines; a condition's message is one sentence.
 fn one_line(text: &str) -> String {
-    let words = text.lines().map(|line| line.trim_matches([' ', '^', '|'])).filter(|line| !line.is_empty());
-    words.last().unwrap_or(text).to_owned()
+    let mut words =
+        text.lines().map(|line| line.trim_matches([' ', '^', '|'])).filter(|line| !line.is_empty());
+    words.next_back().unwrap_or(text).to_owned()
 }
 
 #[cfg(test)]

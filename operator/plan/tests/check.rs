@@ -67,120 +67,79 @@ fn a_name_tells_the_format_unless_the_spec_does() {
 }
 
 #[test]
-fn what_cannot_be_done_is_refused_with_field_reason_and_sentence() {
-    let config_map = json!({"configMap": {"name": "a", "key": "a.csv"}});
-    for (spec, field, reason, part) in [
-        (json!({"source": {}}), "spec.source", Reason::InvalidSource, "exactly one"),
-        (
-            json!({"source": {"s3": {"bucket": "raw"}}}),
-            "spec.source.s3",
-            Reason::InvalidSource,
-            "exactly one",
-        ),
-        (
-            json!({"source": {"http": {"url": "a.csv"}}}),
-            "spec.source.http.url",
-            Reason::InvalidSource,
-            "is no URL",
-        ),
-        (
-            json!({"source": {"http": {"url": "file:///a.csv"}}}),
-            "spec.source.http.url",
-            Reason::InvalidSource,
-            "not `file:`",
-        ),
-        (
-            json!({"source": {"http": {"url": "https://u:p@h/a.csv"}}}),
-            "spec.source.http.url",
-            Reason::InvalidSource,
-            "`headersSecretRef`",
-        ),
-        (
-            json!({"source": {"http": {"url": "https://h/a.csv", "sha256": "ab"}}}),
-            "spec.source.http.sha256",
-            Reason::InvalidSource,
-            "64 hexadecimal",
-        ),
-        (
-            json!({"source": {"s3": {"bucket": "raw", "prefix": "2026/"}}}),
-            "spec.format",
-            Reason::UnknownFormat,
-            "the name of s3://raw/2026/* does not tell the format",
-        ),
-        (
-            json!({"source": {"http": {"url": "https://h/a.parquet"}}, "csv": {}}),
-            "spec.csv",
-            Reason::InvalidSpec,
-            "the source is Parquet",
-        ),
-        (
-            json!({"source": config_map, "csv": {"delimiter": ""}}),
-            "spec.csv.delimiter",
-            Reason::InvalidSpec,
-            "one ASCII",
-        ),
-        (
-            json!({"source": config_map, "csv": {"delimiter": "\n"}}),
-            "spec.csv.delimiter",
-            Reason::InvalidSpec,
-            "one ASCII",
-        ),
-        (
-            json!({"source": config_map, "columns": [{"name": "a", "type": "date"}, {"name": "a", "type": "date"}]}),
-            "spec.columns[1].name",
-            Reason::InvalidColumns,
-            "declared twice",
-        ),
-        (
-            json!({"source": config_map, "columns": [{"name": "a\u{1f}b", "type": "date"}]}),
-            "spec.columns[0].name",
-            Reason::InvalidColumns,
-            "control character",
-        ),
-        (
-            json!({"source": config_map, "sortBy": ["a", ""]}),
-            "spec.sortBy[1]",
-            Reason::InvalidColumns,
-            "cannot be empty",
-        ),
-        (
-            json!({"source": config_map, "rejects": {"maxRatio": 2}}),
-            "spec.rejects.maxRatio",
-            Reason::InvalidSpec,
-            "from 0 to 1",
-        ),
-        (
-            json!({"source": config_map, "schedule": "0 0 31 2 *"}),
-            "spec.schedule",
-            Reason::InvalidSchedule,
-            "never comes",
-        ),
-        (
-            json!({"source": {"upload": {}}, "schedule": "@daily"}),
-            "spec.schedule",
-            Reason::InvalidSchedule,
-            "an upload",
-        ),
-        (
-            json!({"source": config_map, "schedule": "@daily", "version": 2}),
-            "spec.schedule",
-            Reason::InvalidSchedule,
-            "a pinned dataset",
-        ),
-        (
-            json!({"source": config_map, "keepVersions": 0}),
-            "spec.keepVersions",
-            Reason::InvalidSpec,
-            "at least 1",
-        ),
-        (json!({"source": config_map, "version": 0}), "spec.version", Reason::InvalidSpec, "count from 1"),
-    ] {
-        let refusal = check(&dataset("sales", spec.clone())).unwrap_err();
-        let [problem] = refusal.problems() else { panic!("{spec}: {refusal}") };
-        assert_eq!((problem.field.as_str(), problem.reason), (field, reason), "{refusal}");
-        assert!(problem.message.contains(part), "{refusal}");
-        assert_eq!(refusal.reason(), reason);
-    }
+fn a_source_that_cannot_be_read_is_refused() {
+    let http = |url: &str| json!({"source": {"http": {"url": url}}});
+    let field = "spec.source.http.url";
+    refused(json!({"source": {}}), "spec.source", Reason::InvalidSource, "exactly one");
+    refused(
+        json!({"source": {"s3": {"bucket": "raw"}}}),
+        "spec.source.s3",
+        Reason::InvalidSource,
+        "exactly one",
+    );
+    refused(http("a.csv"), field, Reason::InvalidSource, "is no URL");
+    refused(http("file:///a.csv"), field, Reason::InvalidSource, "not `file:`");
+    refused(http("https://u:p@h/a.csv"), field, Reason::InvalidSource, "`headersSecretRef`");
+    refused(
+        json!({"source": {"http": {"url": "https://h/a.csv", "sha256": "ab"}}}),
+        "spec.source.http.sha256",
+        Reason::InvalidSource,
+        "64 hexadecimal",
+    );
+}
+
+#[test]
+fn a_format_that_is_neither_said_nor_told_is_refused() {
+    refused(
+        json!({"source": {"s3": {"bucket": "raw", "prefix": "2026/"}}}),
+        "spec.format",
+        Reason::UnknownFormat,
+        "the name of s3://raw/2026/* does not tell the format",
+    );
+    refused(
+        json!({"source": {"http": {"url": "https://h/a.parquet"}}, "csv": {}}),
+        "spec.csv",
+        Reason::InvalidSpec,
+        "the source is Parquet",
+    );
+}
+
+#[test]
+fn columns_that_cannot_be_are_refused() {
+    let columns = |columns: Value| with(json!({"columns": columns}));
+    refused(
+        columns(json!([{"name": "a", "type": "date"}, {"name": "a", "type": "date"}])),
+        "spec.columns[1].name",
+        Reason::InvalidColumns,
+        "declared twice",
+    );
+    refused(
+        columns(json!([{"name": "a\u{1f}b", "type": "date"}])),
+        "spec.columns[0].name",
+        Reason::InvalidColumns,
+        "control character",
+    );
+    let sort_by = |columns: Value| with(json!({"sortBy": columns}));
+    refused(sort_by(json!(["a", ""])), "spec.sortBy[1]", Reason::InvalidColumns, "cannot be empty");
+    refused(sort_by(json!(["a", "a"])), "spec.sortBy[1]", Reason::InvalidColumns, "stands here twice");
+}
+
+#[test]
+fn a_schedule_that_never_comes_or_has_nothing_to_do_is_refused() {
+    let refused = |spec, part| refused(spec, "spec.schedule", Reason::InvalidSchedule, part);
+    refused(with(json!({"schedule": "0 0 31 2 *"})), "never comes");
+    refused(json!({"source": {"upload": {}}, "schedule": "@daily"}), "an upload");
+    refused(with(json!({"schedule": "@daily", "version": 2})), "a pinned dataset");
+}
+
+#[test]
+fn values_out_of_range_are_refused() {
+    let refused = |field: &str, spec, part| refused(with(spec), field, Reason::InvalidSpec, part);
+    refused("spec.csv.delimiter", json!({"csv": {"delimiter": ""}}), "one ASCII");
+    refused("spec.csv.delimiter", json!({"csv": {"delimiter": "\n"}}), "one ASCII");
+    refused("spec.rejects.maxRatio", json!({"rejects": {"maxRatio": 2}}), "from 0 to 1");
+    refused("spec.keepVersions", json!({"keepVersions": 0}), "at least 1");
+    refused("spec.version", json!({"version": 0}), "count from 1");
 }
 
 #[test]
@@ -230,9 +189,26 @@ proptest! {
 }
 
 fn ready(spec: Value) -> ReadyDataset {
-    check(&dataset("sales", spec)).unwrap()
+    check(&dataset("sales", spec)).expect("the spec is sound")
+}
+
+/// The spec has this one problem.
+fn refused(spec: Value, field: &str, reason: Reason, part: &str) {
+    let refusal = check(&dataset("sales", spec)).expect_err("the spec has a problem");
+    let [problem] = refusal.problems() else { panic!("more than one problem: {refusal}") };
+    assert_eq!((problem.field.as_str(), problem.reason), (field, reason), "{refusal}");
+    assert!(problem.message.contains(part), "{refusal}");
+    assert_eq!(refusal.reason(), reason);
+}
+
+/// A sound spec with these fields added.
+fn with(fields: Value) -> Value {
+    let mut spec = json!({"source": {"configMap": {"name": "a", "key": "a.csv"}}});
+    let Value::Object(fields) = fields else { panic!("fields are an object") };
+    spec.as_object_mut().expect("a spec is an object").extend(fields);
+    spec
 }
 
 fn dataset(name: &str, spec: Value) -> Dataset {
-    Dataset::new(name, serde_json::from_value(spec).unwrap())
+    Dataset::new(name, serde_json::from_value(spec).expect("the spec has its type"))
 }

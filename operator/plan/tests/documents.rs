@@ -11,7 +11,9 @@ fn documents_of_one_file_are_read_with_their_lines_and_comments() {
     assert_eq!(read.problems, []);
     let [map, dataset] = read.documents.as_slice() else { panic!("{:?}", read.documents) };
     assert_eq!((map.line, map.name(), map.namespace()), (3, "notes", "default"));
-    assert_eq!(map.resource.entry("a.csv").unwrap(), b"x\n1\n".as_slice());
+    assert_eq!(map.resource.entry("a.csv"), Some(b"x\n1\n".as_slice()));
+    assert_eq!(map.resource.entry("b.csv"), None);
+    assert_eq!(read.find("ConfigMap", "default", "notes").unwrap().line, 3);
     assert_eq!((dataset.line, dataset.resource.kind()), (13, "Dataset"));
 }
 
@@ -57,6 +59,10 @@ fn a_wrong_value_is_told_with_what_is_allowed() {
         ("  keepVersions: 0\n", "spec.keepVersions: 0 is not allowed; must be from 1 to 1000"),
         ("  keepVersions: 2.5\n", "spec.keepVersions: must be a whole number"),
         ("  keepVersions: three\n", "spec.keepVersions: must be a whole number, not a text"),
+        (
+            "  version: 9223372036854775808\n",
+            "spec.version: 9223372036854775808 is not allowed; must be at most 9223372036854775807",
+        ),
         ("  version: 0\n", "spec.version: 0 is not allowed; must be at least 1"),
         ("  rejects: {maxRatio: 1.5}\n", "spec.rejects.maxRatio: 1.5 is not allowed; must be from 0 to 1"),
         ("  rejects: {maxRows: -1}\n", "spec.rejects.maxRows: -1 is not allowed; must be at least 0"),
@@ -176,9 +182,7 @@ fn a_secret_is_read_and_never_shown() {
     let read =
         documents::read([("a.yaml", secret("stringData: {a: hunter2}\ndata: {b: aHVudGVyMg==}").as_str())]);
     let [document] = &read.documents[..] else { panic!("{:?}", read.problems) };
-    for key in ["a", "b"] {
-        assert_eq!(document.resource.entry(key).unwrap(), b"hunter2".as_slice());
-    }
+    assert_eq!(document.resource.entries(), [("a", b"hunter2".as_slice()), ("b", b"hunter2")].into());
     assert_eq!(format!("{document:?}"), "a.yaml:1: Secret default/key");
     for entries in ["data: {a: hunter2!}", "data: {a: [hunter2]}", "data: hunter2", "type: {hunter2: 1}"] {
         let problems = told(&secret(entries));
@@ -219,7 +223,7 @@ fn aliases_of_aliases_do_not_fill_the_memory() {
     let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for i in 1..12 {
         let list = vec![format!("*a{}", i - 1); 10].join(", ");
-        text += &format!("a{i}: &a{i} [{list}]\n");
+        text = format!("{text}a{i}: &a{i} [{list}]\n");
     }
     let problems = told(&text);
     assert!(problems.len() == 1 && problems[0].contains("expand to more than"), "{problems:#?}");

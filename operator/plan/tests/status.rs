@@ -227,16 +227,22 @@ fn a_suspended_dataset_says_so_and_has_no_next_run() {
 
 /// `True Serving: …` of a condition.
 fn shown(status: &DatasetStatus, name: &str) -> String {
-    let condition = status.conditions.iter().find(|condition| condition.type_ == name).unwrap();
+    let condition = status.conditions.iter().find(|condition| condition.type_ == name).expect("it is there");
     format!("{} {}: {}", condition.status, condition.reason, condition.message)
 }
 
 fn time(status: &DatasetStatus, name: &str) -> Timestamp {
-    status.conditions.iter().find(|condition| condition.type_ == name).unwrap().last_transition_time.0
+    status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == name)
+        .expect("it is there")
+        .last_transition_time
+        .0
 }
 
 fn now() -> Timestamp {
-    "2026-11-20T12:00:00Z".parse().unwrap()
+    "2026-11-20T12:00:00Z".parse().expect("a time")
 }
 
 fn config_map() -> ReadyDataset {
@@ -244,7 +250,7 @@ fn config_map() -> ReadyDataset {
 }
 
 fn ready(spec: serde_json::Value) -> ReadyDataset {
-    check(&Dataset::new("sales", serde_json::from_value(spec).unwrap())).unwrap()
+    check(&Dataset::new("sales", serde_json::from_value(spec).expect("typed"))).expect("sound")
 }
 
 /// Nothing is known but the spec.
@@ -272,9 +278,9 @@ fn served<'a>(dataset: &'a ReadyDataset, manifest: &'a DatasetManifest) -> Facts
 }
 
 fn manifest(version: u64) -> DatasetManifest {
-    let name = DatasetName::parse("sales").unwrap();
+    let name = DatasetName::parse("sales").expect("a name");
     let schema = vec![Column { name: "id".into(), column_type: ColumnType::String, field_id: 1 }];
-    let key = Key::parse("datasets/sales/f/ab.parquet").unwrap();
+    let key = Key::parse("datasets/sales/f/ab.parquet").expect("a key");
     DatasetManifest {
         dataset_id: name.id(),
         name,

@@ -49,8 +49,8 @@ fn every_kind_has_its_columns() {
 
 /// Header and rows of the definition with this number.
 fn listed(definition: usize, objects: &[Value], wide: bool) -> Vec<Vec<String>> {
-    let now: Timestamp = "2026-11-20T12:00:00Z".parse().unwrap();
-    let table = table(&definitions::all()[definition], objects, wide, now).unwrap();
+    let now: Timestamp = "2026-11-20T12:00:00Z".parse().expect("a time");
+    let table = table(&definitions::all()[definition], objects, wide, now).expect("every path can be read");
     std::iter::once(table.header).chain(table.rows).collect()
 }
 

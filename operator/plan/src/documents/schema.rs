@@ -1,4 +1,4 @@
-//! A document against its schema: the part of OpenAPI v3 that the API server accepts in a definition.
+//! A document against its schema: the part of `OpenAPI` v3 that the API server accepts in a definition.
 //!
 //! Every fault is found. A message says what is allowed, and repeats only values of an enumeration: any other value
 //! could be a secret.
@@ -49,10 +49,8 @@ impl Checker<'_> {
             Some("string") => self.string(schema, path, node),
             Some("integer") => self.integer(schema, path, node),
             Some("number") => self.number(schema, path, node),
-            Some("boolean") => {
-                if !matches!(node.value, Value::Bool(_)) {
-                    self.wrong_type(path, "true or false", node);
-                }
+            Some("boolean") if !matches!(node.value, Value::Bool(_)) => {
+                self.wrong_type(path, "true or false", node);
             }
             _ => {}
         }
@@ -134,7 +132,7 @@ impl Checker<'_> {
             let Some(name) = name(item) else { continue };
             match first.get(&name) {
                 Some(earlier) => {
-                    self.fault(&format!("{path}[{i}]"), format!("{name} stands already at [{earlier}]"))
+                    self.fault(&format!("{path}[{i}]"), format!("{name} stands already at [{earlier}]"));
                 }
                 None => {
                     first.insert(name, i);
@@ -158,7 +156,7 @@ impl Checker<'_> {
         self.count(schema, path, "Length", text.chars().count(), "characters");
         match schema["format"].as_str() {
             Some("byte") if BASE64_STANDARD.decode(text).is_err() => {
-                self.fault(path, "is not Base64; a Secret takes plain texts under `stringData`")
+                self.fault(path, "is not Base64; a Secret takes plain texts under `stringData`");
             }
             Some("date-time") if text.parse::<Timestamp>().is_err() => {
                 self.fault(path, "must be a time with its offset, such as `2026-11-20T12:00:00Z`");
@@ -184,7 +182,11 @@ impl Checker<'_> {
 
     fn integer(&mut self, schema: &Json, path: &str, node: &Node) {
         match &node.value {
-            Value::Number(number) if number.is_i64() || number.is_u64() => {
+            // The API server's whole numbers end where 64 bits with a sign do.
+            Value::Number(number) if number.is_u64() && !number.is_i64() => {
+                self.fault(path, format!("{number} is not allowed; must be at most {}", i64::MAX));
+            }
+            Value::Number(number) if number.is_i64() => {
                 let (low, high) = match schema["format"].as_str() {
                     Some("int32") => (f64::from(i32::MIN), f64::from(i32::MAX)),
                     _ => (i64::MIN as f64, i64::MAX as f64),

@@ -283,7 +283,8 @@ impl<'a> Reader<'a> {
             Value::Map(entries) => merged.extend(entries),
             Value::List(items) => items.into_iter().for_each(|item| self.merge(item, merged)),
             _ => {
-                self.mistakes.push(Mistake { place: node.place, message: "`<<` merges maps only".to_owned() })
+                self.mistakes
+                    .push(Mistake { place: node.place, message: "`<<` merges maps only".to_owned() });
             }
         }
     }
