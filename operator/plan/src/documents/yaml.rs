@@ -349,3 +349,89 @@ fn number(text: &str) -> Option<Number> {
         (Err(_), _) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_unquoted_text_means_what_it_means_to_kubectl() {
+        // Written by `sigs.k8s.io/yaml`'s rules: YAML 1.1 as Go's yaml.v2 reads it.
+        for (text, meaning) in [
+            ("yes", json!(true)),
+            ("Off", json!(false)),
+            ("\"yes\"", json!("yes")),
+            ("!!str yes", json!("yes")),
+            ("12", json!(12)),
+            ("-7", json!(-7)),
+            ("+7", json!(7)),
+            ("1_000", json!(1000)),
+            ("0x1F", json!(31)),
+            ("0b101", json!(5)),
+            ("0o17", json!(15)),
+            ("017", json!(15)),
+            ("089", json!(89.0)),
+            ("1.5", json!(1.5)),
+            (".5", json!(0.5)),
+            ("1e3", json!(1000.0)),
+            ("18446744073709551615", json!(u64::MAX)),
+            ("-9223372036854775808", json!(i64::MIN)),
+            ("1.2.3", json!("1.2.3")),
+            ("2026-11-20", json!("2026-11-20")),
+            ("12h", json!("12h")),
+            ("-", json!([null])),
+            ("'-'", json!("-")),
+            ("1 2", json!("1 2")),
+            ("é", json!("é")),
+            ("0é", json!("0é")),
+        ] {
+            let (roots, mistakes) = documents(text);
+            assert!(mistakes.is_empty(), "{text}: {mistakes:?}");
+            assert_eq!(roots[0].to_json(), meaning, "{text}");
+        }
+        for nothing in ["~", "null", "", "# only a comment", "---\n---\n..."] {
+            assert!(documents(nothing).0.is_empty(), "{nothing:?}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_that_of_the_value_or_of_the_field_above_a_block() {
+        let (roots, _) = documents("a: 1\nb:\n  - c: x\n    d: {e: ü, f: y}\n");
+        let places = Places::of_root(&roots[0]);
+        for (path, line, column) in [
+            ("a", 1, 4),
+            ("b", 2, 1),
+            ("b[0]", 3, 5),
+            ("b[0].c", 3, 8),
+            ("b[0].d.f", 4, 18),
+            ("b[0].d.unknown", 4, 5),
+            ("b[7]", 2, 1),
+            ("unknown", 1, 1),
+        ] {
+            assert_eq!(places.of(path), Place { line, column }, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_and_nothing_panics() {
+        for text in [
+            "[",
+            "{a: b",
+            "a: *x",
+            "&a [*a]",
+            "? [x]\n: y",
+            "a:\n\tb: 1",
+            "a: !own b",
+            "%",
+            "\"\\q\"",
+            "a: b: c",
+        ] {
+            let (_, mistakes) = documents(text);
+            assert_eq!(mistakes.len(), 1, "{text:?}: {mistakes:?}");
+        }
+        assert_eq!(documents(&"[".repeat(100_000)).1.len(), 1);
+        assert_eq!(documents(&"- ".repeat(100_000)).1.len(), 1);
+    }
+}
