@@ -391,6 +391,8 @@ mod tests {
             assert!(mistakes.is_empty(), "{text}: {mistakes:?}");
             assert_eq!(roots[0].to_json(), meaning, "{text}");
         }
+        let (roots, _) = documents("\u{feff}a: 1\r\nb: |\r\n  x\r\n  y\r\n");
+        assert_eq!(roots[0].to_json(), json!({"a": 1, "b": "x\ny\n"}), "as an editor on Windows writes it");
         for nothing in ["~", "null", "", "# only a comment", "---\n---\n..."] {
             assert!(documents(nothing).0.is_empty(), "{nothing:?}");
         }
