@@ -9,7 +9,6 @@ mod networks;
 mod tokens;
 
 use std::{
-    env,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
 };
@@ -26,11 +25,11 @@ use crate::{Problem, probes};
 pub use networks::Networks;
 use tokens::Tokens;
 
-/// Tokens, separated by commas or white space.
+/// The variable with tokens, separated by commas or white space.
 pub const TOKEN: &str = "LAKEHOUSE_TOKEN";
-/// A file with a token a line, or a folder of such files, as a mounted Secret is one.
+/// The variable with the path of a file with a token a line, or of a folder of such files, as a mounted Secret is one.
 pub const TOKEN_FILE: &str = "LAKEHOUSE_TOKEN_FILE";
-/// Networks that may call, such as `10.0.0.0/8,192.168.7.9`.
+/// The variable with networks that may call, such as `10.0.0.0/8,192.168.7.9`.
 pub const ALLOW: &str = "LAKEHOUSE_ALLOW";
 
 /// Who may call a server. Cheap to clone; clones share the tokens.
@@ -64,21 +63,6 @@ impl Auth {
     /// Anybody on this machine. A server with this listens on loopback only.
     pub fn none() -> Self {
         Self::default()
-    }
-
-    /// What [`TOKEN`], [`TOKEN_FILE`] and [`ALLOW`] say in this process's environment.
-    pub fn from_env() -> Result<Self, Error> {
-        let mut auth = Self::none();
-        let file = env::var_os(TOKEN_FILE).map(PathBuf::from);
-        let fixed = env::var_os(TOKEN);
-        if fixed.is_some() || file.is_some() {
-            let text = fixed.as_deref().map(|text| text.to_string_lossy());
-            auth = auth.with_tokens(text.as_deref(), file)?;
-        }
-        match env::var_os(ALLOW) {
-            Some(list) => auth.with_networks(&list.to_string_lossy()),
-            None => Ok(auth),
-        }
     }
 
     /// Asks callers for one of the tokens in `text` (separated by commas or white space) or in `file`. The file is read again

@@ -1,7 +1,8 @@
 //! The server: from a listener to its graceful end.
 //!
 //! Speaks HTTP/1.1. TLS and HTTP/2 end at the Ingress; inside, one protocol is one set of limits to get right.
-//! Head and body of a request each have a size and a time limit, so that a slow client cannot hold a connection for ever.
+//! Head and body of a request have a limit in size and in time, and so has the reading of an answer: no slow client holds a
+//! connection for ever. What is no request at all (no HTTP: 400, too long a head: 431) is answered without a body.
 
 use std::{
     convert::Infallible, fmt, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration,
@@ -10,12 +11,13 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    extract::{ConnectInfo, Request},
+    extract::{ConnectInfo, DefaultBodyLimit, Request},
     middleware::{Next, from_fn},
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 use tracing::{debug, info, warn};
@@ -63,6 +65,8 @@ pub struct Settings {
     pub body_limit: u64,
     /// How long a client may send nothing in the middle of a body.
     pub body_idle_timeout: Duration,
+    /// How long a client may read nothing in the middle of an answer.
+    pub answer_idle_timeout: Duration,
     /// How long `/readyz` says "draining" before the listener closes. In a cluster, the time that endpoints need to learn it.
     pub drain_notice: Duration,
     /// How long requests in flight may take to finish after that.
@@ -77,6 +81,7 @@ impl Default for Settings {
             max_head_bytes: 64 << 10,
             body_limit: body::DEFAULT_LIMIT,
             body_idle_timeout: Duration::from_secs(60),
+            answer_idle_timeout: Duration::from_secs(60),
             drain_notice: Duration::ZERO,
             drain_deadline: Duration::from_secs(25),
         }
@@ -108,6 +113,7 @@ pub async fn serve(
     let server = Server {
         router: layered(service, &settings),
         http: protocol(&settings),
+        answer_idle_timeout: settings.answer_idle_timeout,
         draining: CancellationToken::new(),
         cut: CancellationToken::new(),
         connections: TaskTracker::new(),
@@ -161,6 +167,8 @@ fn layered(service: Service, settings: &Settings) -> Router {
     });
     let auth = settings.auth.clone();
     errors::with_error_bodies(router.merge(probes::routes(name, readiness, metrics)))
+        // Every body has our cap already; that of axum's extractors would be a second one.
+        .layer(DefaultBodyLimit::disable())
         .layer(from_fn(move |request: Request, next: Next| {
             let auth = auth.clone();
             async move { auth.guard(request, next).await }
@@ -179,6 +187,7 @@ fn protocol(settings: &Settings) -> http1::Builder {
 struct Server {
     router: Router,
     http: http1::Builder,
+    answer_idle_timeout: Duration,
     draining: CancellationToken,
     cut: CancellationToken,
     connections: TaskTracker,
@@ -215,7 +224,9 @@ impl Server {
             let answer = router.clone().oneshot(request);
             async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
         });
-        let connection = self.http.serve_connection(TokioIo::new(stream), service);
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(self.answer_idle_timeout));
+        let connection = self.http.serve_connection(TokioIo::new(Box::pin(stream)), service);
         let (draining, cut) = (self.draining.clone(), self.cut.clone());
         async move {
             let mut connection = pin!(connection);

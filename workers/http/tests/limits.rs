@@ -2,14 +2,17 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
+use std::{
+    io::Error,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
     body::Body,
     routing::{get, post},
 };
-use common::{Server, client, error_of};
+use common::{Log, Server, client, error_of};
 use futures::StreamExt;
 use lakehouse_http::{BodyLimit, Json, Service, Settings, body};
 use serde_json::Value;
@@ -113,6 +116,27 @@ async fn a_slow_body_that_keeps_coming_is_no_stall() {
 }
 
 #[tokio::test]
+async fn a_client_that_stops_reading_an_answer_is_cut() {
+    let log = Log::capture();
+    let endless =
+        || async { Body::from_stream(futures::stream::repeat_with(|| Ok::<_, Error>("x".repeat(1 << 16)))) };
+    let settings = Settings { answer_idle_timeout: Duration::from_millis(200), ..Settings::default() };
+    let service = Service::new("testd", Router::new().route("/endless", get(endless)));
+    let server = Server::with(service, settings).await;
+    let mut raw = server.connect().await;
+    raw.send("GET /endless HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    log.line("GET /endless answered 499").await;
+}
+
+#[tokio::test]
+async fn a_body_as_large_as_the_cap_reaches_an_extractor() {
+    let router = Router::new().route("/length", post(|body: String| async move { body.len().to_string() }));
+    let server = Server::start(router).await;
+    let answer = client().post(server.url("/length")).body("x".repeat(3 << 20)).send().await.unwrap();
+    assert_eq!(answer.text().await.unwrap(), (3 << 20).to_string());
+}
+
+#[tokio::test]
 async fn a_head_that_never_ends_is_cut() {
     let settings = Settings { head_timeout: Duration::from_millis(200), ..Settings::default() };
     let server = Server::with(Service::new("testd", counting(100)), settings).await;
@@ -155,5 +179,5 @@ fn counting(limit: u64) -> Router {
 /// Pieces of ten bytes each.
 fn chunked(pieces: usize) -> reqwest::Body {
     let pieces = futures::stream::iter(std::iter::repeat_n("0123456789", pieces));
-    reqwest::Body::wrap_stream(pieces.map(Ok::<_, std::io::Error>))
+    reqwest::Body::wrap_stream(pieces.map(Ok::<_, Error>))
 }

@@ -2,9 +2,10 @@
 #![allow(dead_code, reason = "each test file uses its part of these helpers")]
 
 use std::{
-    io::Write,
+    cell::RefCell,
+    io::{self, Write},
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::Once,
     time::Duration,
 };
 
@@ -118,28 +119,37 @@ pub(crate) async fn error_of(response: reqwest::Response) -> (String, String) {
     (body.error.code, body.error.message)
 }
 
-/// What this thread logs while the guard lives.
-pub(crate) struct Log(Arc<Mutex<Vec<u8>>>, tracing::subscriber::DefaultGuard);
+thread_local! {
+    /// What this thread logged. A test and its server share one thread, and no other test runs on it.
+    static LINES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What the test and its server log. The subscriber is one for all tests of a binary: a scoped one would miss lines, since
+/// tracing may remember from a thread without a subscriber that nobody wants them.
+pub(crate) struct Log;
 
 impl Log {
     pub(crate) fn capture() -> Self {
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let writer = Shared(lines.clone());
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_ansi(false)
-            .with_writer(move || writer.clone())
-            .finish();
-        Self(lines, tracing::subscriber::set_default(subscriber))
+        static INSTALLED: Once = Once::new();
+        INSTALLED.call_once(|| {
+            let subscriber = tracing_subscriber::fmt()
+                .with_max_level(tracing::Level::DEBUG)
+                .with_ansi(false)
+                .with_writer(|| ThisThread)
+                .finish();
+            tracing::subscriber::set_global_default(subscriber).unwrap();
+        });
+        Self
     }
 
+    #[allow(clippy::unused_self, reason = "nothing is captured before `capture` was called")]
     pub(crate) fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        LINES.with_borrow(|lines| String::from_utf8(lines.clone()).unwrap())
     }
 
-    /// The request log's line that holds `mark`, once it is there.
+    /// The line that holds `mark`, once it is there.
     pub(crate) async fn line(&self, mark: &str) -> String {
-        for _ in 0..200 {
+        for _ in 0..1000 {
             let text = self.text();
             if let Some(line) = text.lines().find(|line| line.contains(mark)) {
                 return line.to_owned();
@@ -150,16 +160,15 @@ impl Log {
     }
 }
 
-#[derive(Clone)]
-struct Shared(Arc<Mutex<Vec<u8>>>);
+struct ThisThread;
 
-impl Write for Shared {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+impl Write for ThisThread {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        LINES.with_borrow_mut(|lines| lines.extend_from_slice(bytes));
         Ok(bytes.len())
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
