@@ -84,7 +84,7 @@ pub(crate) enum Error {
         cause: String,
     },
     /// The connection broke, or the answer is not what this version understands.
-    #[error("the answer of {server} cannot be used: {cause}")]
+    #[error("the exchange with {server} failed: {cause}")]
     Broken {
         /// Who answered.
         server: Url,

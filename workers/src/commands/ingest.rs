@@ -167,7 +167,8 @@ fn summary(answer: &IngestAnswer, place: Place) -> String {
 
 #[cfg(test)]
 mod tests {
-    use axum::{Json, Router, extract::RawQuery, http::StatusCode, routing};
+    use axum::{Json, Router, body::Body, extract::RawQuery, http::StatusCode, routing};
+    use futures::StreamExt;
     use lakehouse_contract::{Column as DatasetColumn, ColumnType, ErrorBody};
 
     use super::*;
@@ -197,12 +198,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_in_the_middle_of_an_upload_is_told() {
-        let refuse = routing::post(async || {
-            let body = ErrorBody::new(
-                "too_large",
-                "the body is larger than the 1048576 bytes that are allowed here",
-            );
-            (StatusCode::PAYLOAD_TOO_LARGE, Json(body))
+        let refuse = routing::post(async |body: Body| {
+            // Our services read on behind their answer, so that the connection is not reset before it is read.
+            tokio::spawn(body.into_data_stream().for_each(async |_| ()));
+            let sentence = "the body is larger than the 1048576 bytes that are allowed here";
+            (StatusCode::PAYLOAD_TOO_LARGE, Json(ErrorBody::new("too_large", sentence)))
         });
         let client = client(&serve(Router::new().route("/v1/ingest", refuse)).await, None);
         let folder = tempfile::tempdir().unwrap();
