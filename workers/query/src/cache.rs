@@ -73,7 +73,8 @@ impl Cache {
     /// Makes sure that a blob is on disk and stays there.
     pub(crate) async fn pin(&self, object: &DataObject) -> Result<Pin> {
         if !is_hash(&object.sha256) {
-            let message = format!("its manifest says that its hash is `{}`, which is no SHA-256", object.sha256);
+            let message =
+                format!("its manifest says that its hash is `{}`, which is no SHA-256", object.sha256);
             return Err(Error::Damaged { key: object.key.clone(), message });
         }
         let slot = self.slot(object);
@@ -113,8 +114,11 @@ impl Cache {
                 Err(_) => {}
             }
         }
-        let partial =
-            self.folder.join(format!("{}.{}.part", object.sha256, self.clock.fetch_add(1, Ordering::Relaxed)));
+        let partial = self.folder.join(format!(
+            "{}.{}.part",
+            object.sha256,
+            self.clock.fetch_add(1, Ordering::Relaxed)
+        ));
         let fetched = self.store.fetch_blob(&object.key, &object.sha256, &partial).await;
         let placed = fetched.and_then(|()| place(&partial, &target).map_err(|error| local(&error)));
         if let Err(error) = placed {
@@ -137,7 +141,7 @@ impl Cache {
     }
 
     /// Removes the longest unused blobs that nobody holds until the rest fits.
-    fn evict(&self) {
+    pub(crate) fn evict(&self) {
         let mut slots = self.slots();
         let mut excess = total(&slots).saturating_sub(self.limit);
         if excess == 0 {
@@ -214,9 +218,7 @@ mod tests {
     use async_trait::async_trait;
     use bytes::Bytes;
     use lakehouse_contract::{Key, dataset::hex};
-    use lakehouse_store::{
-        ByteRange, Condition, Etag, Meta, Object, Objects, Page, Payload, memory::Memory,
-    };
+    use lakehouse_store::{ByteRange, Condition, Etag, Meta, Object, Objects, Page, Payload, memory::Memory};
     use sha2::{Digest, Sha256};
 
     use super::*;

@@ -43,7 +43,12 @@ pub(crate) enum Encoder {
 
 impl Encoder {
     /// Writes what comes before the first row.
-    pub(crate) fn start(format: Format, shape: &Shape, schema: &SchemaRef, limit: usize) -> Result<Self, Error> {
+    pub(crate) fn start(
+        format: Format,
+        shape: &Shape,
+        schema: &SchemaRef,
+        limit: usize,
+    ) -> Result<Self, Error> {
         Ok(match format {
             Format::Json => {
                 let mut out = b"{\"columns\":".to_vec();
@@ -168,7 +173,8 @@ mod tests {
 
     #[test]
     fn a_csv_field_is_quoted_when_it_must_be() {
-        for (field, expected) in [("a", "a"), ("", "\"\""), ("a,b", "\"a,b\""), ("\"", "\"\"\"\""), ("a\nb", "\"a\nb\"")]
+        for (field, expected) in
+            [("a", "a"), ("", "\"\""), ("a,b", "\"a,b\""), ("\"", "\"\"\"\""), ("a\nb", "\"a\nb\"")]
         {
             let mut out = Vec::new();
             csv_field(field.as_bytes(), &mut out);

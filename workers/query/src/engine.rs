@@ -1,6 +1,7 @@
 //! The engine: datasets as views, and queries over them.
 
 use std::{
+    cell::Cell,
     pin::Pin,
     sync::{
         Arc, Weak,
@@ -115,6 +116,7 @@ impl Engine {
             watch: watch.clone(),
             pieces: sender,
             runtime: Handle::current(),
+            sent: Cell::new(false),
             place,
         };
         job.spawn().map_err(|error| Error::Internal(format!("a thread for the query: {error}")))?;
@@ -197,12 +199,11 @@ impl Inner {
 async fn follow(engine: Weak<Inner>) {
     loop {
         let Some(inner) = engine.upgrade() else { return };
-        let interval = inner.settings.refresh_interval;
-        let ended = {
-            let woken = inner.wake.notified();
-            tokio::time::timeout(interval, woken).await
-        };
-        let _ = ended;
+        // Woken early when the database has failed.
+        tokio::select! {
+            () = tokio::time::sleep(inner.settings.refresh_interval) => {}
+            () = inner.wake.notified() => {}
+        }
         let engine = Engine { inner };
         if let Err(error) = engine.refresh().await {
             warn!(%error, "The views stay as they are");
@@ -219,7 +220,10 @@ fn prepared(settings: Settings) -> Result<Settings, Error> {
 }
 
 fn unusable(settings: &Settings, error: &std::io::Error) -> Error {
-    Error::Internal(format!("the folder for queries, {}, cannot be used: {error}", settings.cache_dir.display()))
+    Error::Internal(format!(
+        "the folder for queries, {}, cannot be used: {error}",
+        settings.cache_dir.display()
+    ))
 }
 
 fn open_database(settings: &Settings) -> Result<Database, Error> {

@@ -115,13 +115,27 @@ impl Scrub {
     /// What a failure of DuckDB means to the caller.
     pub(crate) fn error(&self, error: &duckdb::Error) -> Error {
         let message = self.text(&error.to_string());
+        let message = message.strip_prefix(IN_A_STREAM).unwrap_or(&message).to_owned();
         let kind = message.split_once(" Error:").map_or("", |(kind, _)| kind);
         match kind {
-            "Parser" | "Binder" | "Catalog" | "Conversion" | "Out of Range" | "Invalid Input" | "Constraint"
-            | "Mismatch Type" | "Divide by Zero" | "Not implemented" | "Syntax" | "Invalid" | "Sequence"
-            | "Invalid Type" | "Dependency" | "Type" | "Parameter Not Resolved" | "Parameter Not Allowed" => {
-                Error::Sql(message)
-            }
+            "Parser"
+            | "Binder"
+            | "Catalog"
+            | "Conversion"
+            | "Out of Range"
+            | "Invalid Input"
+            | "Constraint"
+            | "Mismatch Type"
+            | "Divide by Zero"
+            | "Not implemented"
+            | "Syntax"
+            | "Invalid"
+            | "Sequence"
+            | "Invalid Type"
+            | "Dependency"
+            | "Type"
+            | "Parameter Not Resolved"
+            | "Parameter Not Allowed" => Error::Sql(message),
             "Permission" | "Missing Extension" | "Autoload" | "Settings" => Error::Refused(message),
             "Out of Memory" => Error::OutOfMemory(format!(
                 "the query needs more than the {} of memory and {} of disk that all queries share: \
@@ -134,6 +148,10 @@ impl Scrub {
         }
     }
 }
+
+/// What DuckDB puts before an error that comes while rows are streamed.
+const IN_A_STREAM: &str =
+    "Invalid Input Error: Attempting to execute an unsuccessful or closed pending query result\nError: ";
 
 /// A count of bytes as a person says it.
 fn bytes(count: u64) -> String {

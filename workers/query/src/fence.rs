@@ -49,7 +49,9 @@ pub(crate) fn parse<'a>(
 ) -> Result<Parsed<'a>, Error> {
     if sql.len() > max_bytes {
         let found = sql.len();
-        return Err(Error::Refused(format!("the statement has {found} bytes; at most {max_bytes} are allowed")));
+        return Err(Error::Refused(format!(
+            "the statement has {found} bytes; at most {max_bytes} are allowed"
+        )));
     }
     if sql.contains('\0') {
         return Err(Error::Refused("the statement holds a NUL character".into()));
@@ -75,7 +77,8 @@ impl Parsed<'_> {
         limit: Option<u64>,
     ) -> Result<Statement, Error> {
         let Self { sql, judged, tree } = self;
-        let mut walk = Walk { generation, sql: judged, ctes: BTreeSet::new(), datasets: BTreeSet::new(), selects: 0 };
+        let mut walk =
+            Walk { generation, sql: judged, ctes: BTreeSet::new(), datasets: BTreeSet::new(), selects: 0 };
         walk.collect_ctes(&tree)?;
         walk.node(&tree)?;
         let datasets = walk.datasets;
@@ -220,7 +223,9 @@ impl Walk<'_> {
         let name = table.to_lowercase();
         let known_catalog = matches!(catalog.to_lowercase().as_str(), "" | "memory" | "system");
         match schema.to_lowercase().as_str() {
-            "information_schema" if known_catalog && lists::INFORMATION_SCHEMA.contains(&name.as_str()) => Ok(()),
+            "information_schema" if known_catalog && lists::INFORMATION_SCHEMA.contains(&name.as_str()) => {
+                Ok(())
+            }
             "" if self.ctes.contains(&name) => {
                 // The name may also stand outside the scope of its WITH, and mean the dataset there.
                 if matches!(self.generation.find(&name), Known::Dataset) {
@@ -239,7 +244,8 @@ impl Walk<'_> {
                 Known::Nothing => Err(self.unknown(table, fields)),
             },
             _ => {
-                let parts: Vec<_> = [catalog, schema, table].into_iter().filter(|part| !part.is_empty()).collect();
+                let parts: Vec<_> =
+                    [catalog, schema, table].into_iter().filter(|part| !part.is_empty()).collect();
                 Err(self.unknown(&parts.join("."), fields))
             }
         }

@@ -10,23 +10,24 @@ pub(crate) fn bind(statement: &Statement<'_>, given: &[Json]) -> Result<Vec<Valu
     let expected = statement.parameter_count();
     for index in 1..=expected {
         let name = statement.parameter_name(index).unwrap_or_default();
-        match name.parse::<usize>() {
-            Ok(number) if (1..=expected).contains(&number) => {}
-            Ok(number) => {
-                return Err(Error::Params(format!(
-                    "the statement has {expected} parameters and one of them is ${number}; they are counted from $1 without a gap"
-                )));
-            }
-            Err(_) => {
-                return Err(Error::Params(format!(
-                    "the parameter `${name}` has a name; write `?` or `$1`, `$2`, … and give `params` in that order"
-                )));
-            }
+        let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number {
+            return Err(Error::Params(format!(
+                "the parameter `${name}` has a name; write `?` or `$1`, `$2`, … and give `params` in that order"
+            )));
+        }
+        // DuckDB has no name for a number that is left out.
+        if name.parse() != Ok(index) {
+            return Err(Error::Params(format!(
+                "the statement has {expected} parameters, and none of them is ${index}: they are counted from $1 without a gap"
+            )));
         }
     }
     if given.len() != expected {
         let found = given.len();
-        return Err(Error::Params(format!("the statement has {expected} parameters and `params` has {found} values")));
+        return Err(Error::Params(format!(
+            "the statement has {expected} parameters and `params` has {found} values"
+        )));
     }
     given.iter().enumerate().map(|(index, json)| value(index, json)).collect()
 }
@@ -35,6 +36,14 @@ pub(crate) fn bind(statement: &Statement<'_>, given: &[Json]) -> Result<Vec<Valu
 pub(crate) fn start(statement: &mut Statement<'_>, params: &[Value]) -> duckdb::Result<()> {
     statement.stream_arrow(of(params)).map(drop)
 }
+
+/// Executes a prepared statement to its end before the first row is given.
+pub(crate) fn start_whole(statement: &mut Statement<'_>, params: &[Value]) -> duckdb::Result<()> {
+    statement.query_arrow(of(params)).map(drop)
+}
+
+/// One of the two ways to execute.
+pub(crate) type Start = fn(&mut Statement<'_>, &[Value]) -> duckdb::Result<()>;
 
 /// Values as DuckDB's client takes them.
 pub(crate) fn of(values: &[Value]) -> ParamsFromIter<&[Value]> {
@@ -50,7 +59,9 @@ fn value(index: usize, json: &Json) -> Result<Value, Error> {
             (Some(integer), _, _) => Ok(Value::BigInt(integer)),
             (_, Some(integer), _) => Ok(Value::UBigInt(integer)),
             (_, _, Some(float)) => Ok(Value::Double(float)),
-            _ => Err(Error::Params(format!("`params[{index}]` is a number that is too large; give it as text"))),
+            _ => Err(Error::Params(format!(
+                "`params[{index}]` is a number that is too large; give it as text"
+            ))),
         },
         Json::Array(_) | Json::Object(_) => Err(Error::Params(format!(
             "`params[{index}]` is {}; a parameter is null, a boolean, a number or text",

@@ -81,7 +81,8 @@ fn cast(column_type: &str) -> Option<String> {
         }
         let word = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
         for name in WITHOUT_A_PLACE {
-            let follows = |end: usize| rest[end..].chars().next().is_none_or(|c| matches!(c, ',' | ')' | '['));
+            let follows =
+                |end: usize| rest[end..].chars().next().is_none_or(|c| matches!(c, ',' | ')' | '['));
             if rest.starts_with(name) && follows(name.len()) {
                 cast.push_str("VARCHAR");
                 rest = &rest[name.len()..];

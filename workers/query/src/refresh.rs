@@ -30,8 +30,11 @@ impl Inner {
     pub(crate) async fn refresh(&self) -> Result<(), Error> {
         let _one_at_a_time = self.refreshing.lock().await;
         let doomed = self.doomed.swap(false, Ordering::Relaxed);
-        let current =
-            if doomed { Arc::new(Generation::empty(self.open_database()?)) } else { self.generation.load_full() };
+        let current = if doomed {
+            Arc::new(Generation::empty(self.open_database()?))
+        } else {
+            self.generation.load_full()
+        };
         let followed = self.follow_catalog(&current).await;
         if doomed && followed.is_err() {
             self.doomed.store(true, Ordering::Relaxed);
@@ -63,10 +66,14 @@ impl Inner {
         let name = manifest.name.as_str();
         let key = name.to_lowercase();
         if let Some(Entry::View(other)) = next.entries.get(&key) {
-            let message = format!("its name differs from that of `{}` in case only, and SQL cannot tell them apart", other.name);
+            let message = format!(
+                "its name differs from that of `{}` in case only, and SQL cannot tell them apart",
+                other.name
+            );
             warn!(dataset.name = %name, "The dataset `{name}` has no view: {message}");
             // The name belongs to the other one; there is no second place to report this one in.
-            next.entries.insert(format!("{key} (as {name})"), Entry::Broken { name: name.to_owned(), message });
+            next.entries
+                .insert(format!("{key} (as {name})"), Entry::Broken { name: name.to_owned(), message });
             return;
         }
         if next.current.is_reserved(&key) {
@@ -126,9 +133,7 @@ impl Inner {
     /// Swaps the views in one transaction, removals before additions.
     async fn publish(&self, next: Next<'_>) -> Result<(), Error> {
         let Next { current, entries, added, pins } = next;
-        let kept = |key: &String, old: &Arc<DatasetManifest>| {
-            matches!(entries.get(key), Some(Entry::View(new)) if same_view(old, new))
-        };
+        let kept = |key: &String, old: &Arc<DatasetManifest>| matches!(entries.get(key), Some(Entry::View(new)) if same_view(old, new));
         let removed: Vec<String> = current
             .entries
             .iter()

@@ -5,6 +5,8 @@
 //! ```
 
 use std::{
+    cell::Cell,
+    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
@@ -55,6 +57,8 @@ pub(crate) struct Job {
     pub(crate) watch: Arc<Watch>,
     pub(crate) pieces: mpsc::Sender<Piece>,
     pub(crate) runtime: Handle,
+    /// Whether the caller has had a part of the answer.
+    pub(crate) sent: Cell<bool>,
     /// Given back when the thread ends, however long DuckDB takes to notice an interrupt.
     pub(crate) place: OwnedSemaphorePermit,
 }
@@ -74,14 +78,19 @@ impl Job {
     fn run(self) {
         let result = catch_unwind(AssertUnwindSafe(|| self.work()));
         self.watch.finish();
+        self.engine.cache.evict();
         let last = match result {
             Ok(Ok(())) => Piece::End,
             Ok(Err(error)) => Piece::Failed(error),
             Err(_) => Piece::Failed(Error::Internal("the thread of a query panicked".into())),
         };
-        // Nobody takes it when the caller has gone.
-        let _ = self.runtime.block_on(self.hand(last));
-        drop(self.place);
+        let Self { place, pieces, runtime, engine, .. } = self;
+        // DuckDB has done its work; the reader may take its time with the rest.
+        drop(place);
+        match last {
+            Piece::Failed(Error::Gone) => drop(pieces.try_send(last)),
+            last => drop(runtime.block_on(hand(&pieces, engine.settings.stall_timeout, last))),
+        }
     }
 
     fn work(&self) -> Result<(), Error> {
@@ -106,15 +115,31 @@ impl Job {
         })
     }
 
-    fn answer(&self, connection: &Connection, generation: &Generation, parsed: Parsed<'_>) -> Result<(), Error> {
+    fn answer(
+        &self,
+        connection: &Connection,
+        generation: &Generation,
+        parsed: Parsed<'_>,
+    ) -> Result<(), Error> {
         let engine = &self.engine;
         let statement = parsed.check(connection, generation, &engine.scrub, self.limit)?;
         let _pins = self.pins(generation, &statement.datasets)?;
-        let failed = |error: duckdb::Error| engine.scrub.error(&error);
-        let mut prepared = connection.prepare(&statement.sql).map_err(failed)?;
+        match self.attempt(connection, &statement.sql, params::start) {
+            // When a thread of a stream fails, DuckDB may tell of the interrupt that stopped the others and not of the
+            // failure. Run as a whole, the statement tells what is wrong.
+            Err(Error::Gone) if self.watch.verdict().is_none() && !self.sent.get() => {
+                self.attempt(connection, &statement.sql, params::start_whole)
+            }
+            answered => answered,
+        }
+    }
+
+    /// Runs a statement that may run.
+    fn attempt(&self, connection: &Connection, sql: &str, start: params::Start) -> Result<(), Error> {
+        let failed = |error: duckdb::Error| self.engine.scrub.error(&error);
+        let mut prepared = connection.prepare(sql).map_err(failed)?;
         let params = params::bind(&prepared, &self.params)?;
-        let started = params::start(&mut prepared, &params);
-        let shape = match started {
+        let shape = match start(&mut prepared, &params) {
             Ok(()) => Some(Shape::of(&prepared)).filter(|shape| !recast::is_needed(shape)),
             Err(error) if recast::is_unreadable(&error) => None,
             Err(error) => return Err(failed(error)),
@@ -123,14 +148,14 @@ impl Job {
             return self.encode(&prepared, &shape);
         }
         drop(prepared);
-        let recast = Recast::of(connection, &statement.sql, &params).map_err(failed)?;
-        let mut around = connection.prepare(&recast.around(&statement.sql)).map_err(failed)?;
-        params::start(&mut around, &params).map_err(failed)?;
+        let recast = Recast::of(connection, sql, &params).map_err(failed)?;
+        let mut around = connection.prepare(&recast.around(sql)).map_err(failed)?;
+        start(&mut around, &params).map_err(failed)?;
         self.encode(&around, &recast.shape())
     }
 
     /// Brings the files of the datasets here, unless they are here, and keeps them.
-    fn pins(&self, generation: &Generation, names: &std::collections::BTreeSet<String>) -> Result<Vec<Pin>, Error> {
+    fn pins(&self, generation: &Generation, names: &BTreeSet<String>) -> Result<Vec<Pin>, Error> {
         let manifests = names.iter().filter_map(|name| generation.manifest(name));
         let mut pins = Vec::new();
         for manifest in manifests {
@@ -169,16 +194,17 @@ impl Job {
     }
 
     fn send(&self, bytes: Vec<u8>) -> Result<(), Error> {
-        self.watch.off_the_clock(|| self.runtime.block_on(self.hand(Piece::Bytes(bytes.into()))))
-    }
-
-    /// Gives a piece to the body. A reader that takes nothing for too long has gone for us.
-    async fn hand(&self, piece: Piece) -> Result<(), Error> {
-        let patience: Duration = self.engine.settings.stall_timeout;
-        match tokio::time::timeout(patience, self.pieces.send(piece)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Error::Gone),
-        }
+        self.sent.set(true);
+        let patience = self.engine.settings.stall_timeout;
+        let handed = hand(&self.pieces, patience, Piece::Bytes(bytes.into()));
+        self.watch.off_the_clock(|| self.runtime.block_on(handed))
     }
 }
 
+/// Gives a piece to the body. A reader that takes nothing for too long has gone for us.
+async fn hand(pieces: &mpsc::Sender<Piece>, patience: Duration, piece: Piece) -> Result<(), Error> {
+    match tokio::time::timeout(patience, pieces.send(piece)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(Error::Gone),
+    }
+}

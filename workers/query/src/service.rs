@@ -35,7 +35,8 @@ async fn views(State(engine): State<Engine>) -> axum::Json<Views> {
 
 /// What the caller can read best, as its `Accept` says; JSON when it does not say.
 fn format(headers: &HeaderMap) -> Result<Format, Problem> {
-    let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let accept: Vec<&str> =
+        headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     if accept.is_empty() {
         return Ok(Format::Json);
     }
@@ -52,9 +53,9 @@ fn format(headers: &HeaderMap) -> Result<Format, Problem> {
         Some((quality, format))
     });
     // The first of equals wins.
-    let best = ranges.filter(|(quality, _)| *quality > 0.0).reduce(|best, other| {
-        if other.0 > best.0 { other } else { best }
-    });
+    let best = ranges
+        .filter(|(quality, _)| *quality > 0.0)
+        .reduce(|best, other| if other.0 > best.0 { other } else { best });
     best.map(|(_, format)| format).ok_or_else(|| {
         Problem::new(
             StatusCode::NOT_ACCEPTABLE,

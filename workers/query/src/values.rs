@@ -28,6 +28,8 @@ use lakehouse_contract::sql::SqlColumn;
 
 pub(crate) use column::Column;
 
+use crate::view;
+
 /// The columns of a result, in order. Names may repeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
@@ -56,8 +58,12 @@ fn type_name(logical: &LogicalTypeHandle, arrow: &DataType) -> String {
         };
         let named = types.iter().enumerate().map(|(index, arrow)| {
             let name = logical.child_name(index);
-            let name = if is_plain(&name) { name } else { crate::view::identifier(&name) };
-            format!("{name} {}", type_name(&logical.child(index), arrow))
+            let type_name = type_name(&logical.child(index), arrow);
+            match name.as_str() {
+                "" => type_name,
+                name if is_plain(name) => format!("{name} {type_name}"),
+                name => format!("{} {type_name}", view::identifier(name)),
+            }
         });
         named.collect::<Vec<_>>().join(", ")
     };
@@ -121,7 +127,6 @@ fn simple_name(id: Id) -> &'static str {
 
 /// Whether a name stands in a type without quotes.
 fn is_plain(name: &str) -> bool {
-    !name.is_empty()
-        && !name.starts_with(|c: char| c.is_ascii_digit())
+    !name.starts_with(|c: char| c.is_ascii_digit())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }

@@ -54,7 +54,8 @@ fn unambiguous(schema: &[Column]) -> Vec<String> {
             let mut name = column.name.clone();
             let mut count = 0;
             // A name that is made up here must not take one that another column has.
-            while (count > 0 && spelled.contains(&name.to_lowercase())) || !taken.insert(name.to_lowercase()) {
+            while (count > 0 && spelled.contains(&name.to_lowercase())) || !taken.insert(name.to_lowercase())
+            {
                 count += 1;
                 name = format!("{}_{count}", column.name);
             }

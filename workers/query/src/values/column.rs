@@ -4,14 +4,15 @@ use std::io::Write;
 
 use arrow::{
     array::{
-        Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanArray, Decimal128Array, FixedSizeListArray,
-        ListArray, MapArray, PrimitiveArray, StringArray, StructArray, UnionArray,
+        Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanArray, Decimal128Array,
+        FixedSizeListArray, ListArray, MapArray, PrimitiveArray, StringArray, StructArray, UnionArray,
     },
     datatypes::{
-        DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
-        IntervalMonthDayNanoType, IntervalUnit, Time32MillisecondType, Time32SecondType, Time64MicrosecondType,
-        Time64NanosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
-        TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+        DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
+        Int64Type, IntervalMonthDayNanoType, IntervalUnit, Time32MillisecondType, Time32SecondType,
+        Time64MicrosecondType, Time64NanosecondType, TimeUnit, TimestampMicrosecondType,
+        TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type,
+        UInt32Type, UInt64Type,
     },
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -76,7 +77,9 @@ impl<'a> Column<'a> {
             }
             DataType::Union(fields, _) => {
                 let union = array.as_union();
-                let members = fields.iter().map(|(id, field)| Ok((id, field.name().as_str(), Self::new(union.child(id))?)));
+                let members = fields
+                    .iter()
+                    .map(|(id, field)| Ok((id, field.name().as_str(), Self::new(union.child(id))?)));
                 Reader::Union(union, members.collect::<Result<_, Error>>()?)
             }
             _ => Reader::Plain(plain(array)?),
@@ -197,7 +200,8 @@ fn plain(array: &ArrayRef) -> Result<Plain<'_>, Error> {
             Box::new(|row, out| float(floats.value(row), floats.value(row), out))
         }
         DataType::Decimal128(_, scale) => {
-            let (decimals, scale): (&Decimal128Array, _) = (array.as_primitive::<Decimal128Type>(), index((*scale).into()));
+            let (decimals, scale): (&Decimal128Array, _) =
+                (array.as_primitive::<Decimal128Type>(), index((*scale).into()));
             Box::new(move |row, out| decimal(decimals.value(row), scale, out))
         }
         DataType::Binary => {
@@ -217,7 +221,9 @@ fn plain(array: &ArrayRef) -> Result<Plain<'_>, Error> {
         }
         DataType::Time32(TimeUnit::Second) => times(array.as_primitive::<Time32SecondType>(), 1),
         DataType::Time32(TimeUnit::Millisecond) => times(array.as_primitive::<Time32MillisecondType>(), 1000),
-        DataType::Time64(TimeUnit::Microsecond) => times(array.as_primitive::<Time64MicrosecondType>(), 1_000_000),
+        DataType::Time64(TimeUnit::Microsecond) => {
+            times(array.as_primitive::<Time64MicrosecondType>(), 1_000_000)
+        }
         DataType::Time64(TimeUnit::Nanosecond) => {
             times(array.as_primitive::<Time64NanosecondType>(), 1_000_000_000)
         }
@@ -239,7 +245,11 @@ fn plain(array: &ArrayRef) -> Result<Plain<'_>, Error> {
                 Quotes::Yes
             })
         }
-        other => return Err(Error::Internal(format!("a result has the Arrow type {other}, which is not known here"))),
+        other => {
+            return Err(Error::Internal(format!(
+                "a result has the Arrow type {other}, which is not known here"
+            )));
+        }
     })
 }
 

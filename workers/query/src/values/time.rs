@@ -126,16 +126,16 @@ mod tests {
         }
 
         #[test]
-        fn intervals_are_read_back_the_same(months in -5000..5000, days in -5000..5000, micros in -1i64 << 50..1 << 50) {
-            // jiff has one sign for all parts.
-            let all_positive = (months.abs(), days.abs(), micros.abs());
-            let text = text(|out| interval(all_positive.0, all_positive.1, all_positive.2 * 1000, out));
+        fn intervals_are_read_back_the_same(months in 0..5000_i32, days in 0..5000_i32, micros in 0..1_i64 << 50) {
+
+            // jiff has one sign for all parts, so negative ones are in a test of their own.
+            let text = text(|out| interval(months, days, micros * 1000, out));
             let span: jiff::Span = text.parse().unwrap();
             let time = span.get_hours() as i64 * 3_600_000_000 + span.get_minutes() * 60_000_000
                 + span.get_seconds() * 1_000_000 + span.get_milliseconds() * 1000 + span.get_microseconds();
             prop_assert_eq!(
                 (i32::from(span.get_years()) * 12 + span.get_months(), span.get_days(), time),
-                all_positive
+                (months, days, micros)
             );
         }
     }
