@@ -5,6 +5,7 @@
 //! read it twice, and a network source read twice may be two different files.
 
 mod http;
+mod s3;
 mod spool;
 
 use std::{
@@ -13,9 +14,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use reqwest::header::HeaderMap;
+use lakehouse_contract::Key;
+use lakehouse_store::s3::S3Settings;
 use url::Url;
 
+pub use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 pub use spool::Spool;
 
 /// Where rows come from.
@@ -39,6 +42,27 @@ pub enum Source {
         /// What the content must hash to, lower-case hexadecimal.
         sha256: Option<String>,
     },
+    /// An object in a bucket.
+    S3 {
+        /// How to reach the bucket.
+        settings: Box<S3Settings>,
+        /// The object.
+        key: Key,
+    },
+}
+
+impl Source {
+    /// The name whose ending may tell the format.
+    pub fn file_name(&self) -> String {
+        match self {
+            Self::File(path) => {
+                path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+            }
+            Self::Text { name, .. } => name.clone(),
+            Self::Http { url, .. } => url.path().to_owned(),
+            Self::S3 { key, .. } => key.to_string(),
+        }
+    }
 }
 
 impl fmt::Display for Source {
@@ -48,6 +72,7 @@ impl fmt::Display for Source {
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Text { name, .. } => f.write_str(name),
             Self::Http { url, .. } => f.write_str(&without_secrets(url)),
+            Self::S3 { settings, key } => write!(f, "s3://{}/{key}", settings.bucket),
         }
     }
 }
@@ -72,7 +97,7 @@ pub enum Reading {
 pub struct Local {
     /// The file.
     pub path: PathBuf,
-    /// Names the content: a strong `ETag` where the server gives one, else `sha256:<hex>`.
+    /// Names the content: the server's entity tag where it promises the same bytes, else `sha256:<hex>`.
     pub digest: String,
     /// Bytes.
     pub bytes: u64,
@@ -142,6 +167,7 @@ impl Reader {
             Source::Http { url, headers, sha256 } => {
                 http::read(&self.http, &self.spool, url, headers, sha256.as_deref(), seen, copied).await
             }
+            Source::S3 { settings, key } => s3::read(&self.spool, settings, key, seen, copied).await,
         }
     }
 

@@ -1,0 +1,106 @@
+//! The services of one process over one store, and the routes of each.
+
+use std::path::Path;
+
+use axum::Router;
+use lakehouse_catalog::Catalog;
+use lakehouse_contract::{DatasetName, Role};
+use lakehouse_gateway::{Owner, Upstream, Upstreams};
+use lakehouse_ingest::{
+    Options,
+    service::{self as ingestd, Ingestd},
+};
+use lakehouse_query::Engine;
+use lakehouse_store::Store;
+use tokio::sync::mpsc;
+
+use crate::up::Uploads;
+
+/// Where the services of a process keep what they need besides the store.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Places<'a> {
+    /// Copies of immutable files for queries, and what they spill.
+    pub(crate) cache: &'a Path,
+    /// Files on their way.
+    pub(crate) spool: &'a Path,
+}
+
+/// The services that a process can run. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Services {
+    pub(crate) store: Store,
+    pub(crate) catalog: Catalog,
+    pub(crate) ingestd: Ingestd,
+    /// What one ingest may use.
+    pub(crate) ingest: Options,
+    /// Only where queries are answered: it takes the most memory.
+    pub(crate) engine: Option<Engine>,
+}
+
+impl Services {
+    /// The services that `roles` need. With queryd among them, an ingest is answered when its rows can be queried.
+    pub(crate) async fn open(store: Store, roles: &[Role], places: Places<'_>) -> anyhow::Result<Self> {
+        let catalog = Catalog::new(store.clone());
+        let engine = if roles.contains(&Role::Queryd) {
+            let settings = lakehouse_query::Settings::new(places.cache);
+            Some(Engine::open(store.clone(), catalog.clone(), settings).await?)
+        } else {
+            None
+        };
+        let ingest = Options::new(places.spool);
+        let ingestd = Ingestd::new(store.clone(), catalog.clone(), ingestd::Settings::new(ingest.clone()));
+        let refreshed = engine.clone();
+        let ingestd = ingestd.on_published(move |name| refresh(refreshed.clone(), name));
+        Ok(Self { store, catalog, ingestd, ingest, engine })
+    }
+
+    /// Lets `declared` say how uploads are read, and tells `published` of each.
+    pub(crate) fn follow_uploads(
+        &mut self,
+        declared: Uploads,
+        published: mpsc::UnboundedSender<DatasetName>,
+    ) {
+        let engine = self.engine.clone();
+        let ingestd = self.ingestd.clone().declared_by(move |name, file_name| declared.spec(name, file_name));
+        self.ingestd = ingestd.on_published(move |name| {
+            let (engine, published) = (engine.clone(), published.clone());
+            async move {
+                refresh(engine, name.clone()).await;
+                // When nobody listens any more, the process is about to end.
+                let _ = published.send(name);
+            }
+        });
+    }
+
+    /// The routes of one role, without the `/v1` that the gateway takes off. The gateway itself has none here.
+    pub(crate) fn routes(&self, role: Role) -> Router {
+        match role {
+            Role::Gateway => Router::new(),
+            Role::Storaged => {
+                lakehouse_storaged::router(self.store.clone(), &lakehouse_storaged::Settings::default())
+            }
+            Role::Catalogd => lakehouse_catalog::router(self.catalog.clone()),
+            Role::Ingestd => ingestd::router(self.ingestd.clone()),
+            Role::Queryd => self.engine.clone().map(lakehouse_query::router).unwrap_or_default(),
+        }
+    }
+
+    /// The gateway's way to each of these roles, in this process.
+    pub(crate) fn upstreams(&self, roles: &[Role]) -> Upstreams {
+        roles.iter().filter_map(|&role| Some((owner(role)?, Upstream::local(self.routes(role))))).collect()
+    }
+}
+
+/// What the gateway calls a role; nothing for the gateway itself.
+pub(crate) fn owner(role: Role) -> Option<Owner> {
+    Owner::of(role.path()?)
+}
+
+/// Lets queries see a version that was just published.
+async fn refresh(engine: Option<Engine>, name: DatasetName) {
+    if let Some(engine) = engine
+        && let Err(error) = engine.refresh().await
+    {
+        tracing::warn!(dataset.name = %name, %error, "Queries do not see the new version of `{name}` yet");
+    }
+}

@@ -1,0 +1,105 @@
+//! What `up` tells the person who started it: on standard output what happens to each Dataset, on standard error what is wrong.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use lakehouse_contract::DatasetName;
+use lakehouse_crds::{
+    Dataset, DatasetStatus,
+    conditions::{READY, STALLED},
+};
+use lakehouse_plan::human;
+
+use crate::terminal::{
+    bar::{Bar, Bars},
+    printable,
+};
+
+/// Cheap to clone; clones write to the same terminal.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Screen {
+    bars: Bars,
+    told: Arc<Mutex<HashMap<DatasetName, String>>>,
+}
+
+impl Screen {
+    /// A bar for a running ingest.
+    pub(crate) fn bar(&self, name: &DatasetName) -> Bar {
+        self.bars.add(name.as_str())
+    }
+
+    /// A line on standard output.
+    pub(crate) fn line(&self, text: &str) {
+        self.bars.aside(|| println!("{text}"));
+    }
+
+    /// Something that somebody must mend.
+    pub(crate) fn problem(&self, text: &str) {
+        self.bars.aside(|| eprintln!("lakehouse: {text}"));
+    }
+
+    /// What a Dataset has come to, unless that was the last thing told of it.
+    pub(crate) fn dataset(&self, name: &DatasetName, status: &DatasetStatus) {
+        let (line, good) = summary(name, status);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.insert(name.clone(), line.clone()).as_ref() == Some(&line) {
+            return;
+        }
+        drop(told);
+        if good { self.line(&line) } else { self.bars.aside(|| eprintln!("{line}")) }
+    }
+
+    /// What to try, once the first round is over.
+    pub(crate) fn next_steps(&self, url: &str, datasets: &[Dataset]) {
+        let ready = datasets.iter().find(|dataset| {
+            dataset
+                .status
+                .as_ref()
+                .is_some_and(|status| condition(status, READY).is_some_and(|(holds, _)| holds))
+        });
+        let mut lines = vec![String::new(), "Try, in another terminal:".to_owned()];
+        match ready.and_then(|dataset| dataset.metadata.name.as_deref()) {
+            Some(name) => {
+                let table = sql_name(name);
+                lines.push(format!("  lakehouse sql 'SELECT * FROM {table} LIMIT 5'"));
+                let body = format!(r#"{{"sql": "SELECT count(*) FROM {}"}}"#, table.replace('"', "\\\""));
+                lines.push(format!("  curl -s {url}/v1/sql -d '{body}'"));
+            }
+            None => lines.push("  lakehouse ingest FILE.csv".to_owned()),
+        }
+        lines.push("  lakehouse get -o wide".to_owned());
+        lines.push("Ctrl-C ends it.".to_owned());
+        self.line(&lines.join("\n"));
+    }
+}
+
+/// One line, and whether it is good news.
+fn summary(name: &DatasetName, status: &DatasetStatus) -> (String, bool) {
+    let (ready, message) = condition(status, READY).unwrap_or((false, ""));
+    if !ready {
+        let stalled = condition(status, STALLED).is_some_and(|(holds, _)| holds);
+        let mark = if stalled { '✗' } else { '…' };
+        return (format!("{mark} {name}: {}", printable(message)), !stalled);
+    }
+    let columns = match status.columns.len() {
+        1 => "1 column".to_owned(),
+        count => format!("{count} columns"),
+    };
+    let (rows, version) = (status.rows.unwrap_or(0), status.version.unwrap_or(0));
+    let size = status.size.as_deref().unwrap_or("0 B");
+    (format!("✓ {name}: {} rows, {columns}, {size} of Parquet, version {version}", human::count(rows)), true)
+}
+
+fn condition<'a>(status: &'a DatasetStatus, name: &str) -> Option<(bool, &'a str)> {
+    let found = status.conditions.iter().find(|condition| condition.type_ == name)?;
+    Some((found.status == "True", found.message.as_str()))
+}
+
+/// A dataset's name as SQL wants it: in quotes unless it is a plain word.
+fn sql_name(name: &str) -> String {
+    let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if plain { name.to_owned() } else { format!("\"{name}\"") }
+}

@@ -1,0 +1,201 @@
+//! A real `lakehouse` process under test: started, asked over HTTP, ended as a user would end it.
+#![allow(dead_code, reason = "each test file uses the helpers that its stories need")]
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+/// How long anything that a test waits for may take. Generous: a loaded machine is slow, not wrong.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A running process and the address that it printed.
+pub struct Lakehouse {
+    child: Child,
+    pub url: String,
+    stderr: Option<thread::JoinHandle<String>>,
+}
+
+impl Lakehouse {
+    /// `lakehouse up ARGS --data DATA` on a free port.
+    pub fn up(data: &Path, args: &[&str]) -> Self {
+        Self::start(up(data).args(args))
+    }
+
+    /// Starts a command that prints its address on a line of its standard output.
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let stderr = thread::spawn(move || {
+            let mut all = Vec::new();
+            stderr.read_to_end(&mut all).unwrap();
+            String::from_utf8_lossy(&all).into_owned()
+        });
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                // Once nobody waits for the address, the rest is only drained.
+                let _ = sender.send(line);
+            }
+        });
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    if let Some(at) = line.find("http://127.0.0.1:") {
+                        let url = line[at..].split_whitespace().next().unwrap().to_owned();
+                        return Self { child, url, stderr: Some(stderr) };
+                    }
+                }
+                Err(_) => {
+                    let _ = child.kill();
+                    panic!("no address was printed; standard error: {}", stderr.join().unwrap());
+                }
+            }
+        }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Status and JSON body of a GET.
+    pub fn get(&self, path: &str) -> (u16, Value) {
+        answer(client().get(format!("{}{path}", self.url)))
+    }
+
+    /// Status and JSON body of a POST.
+    pub fn post(&self, path: &str, body: impl Into<Vec<u8>>) -> (u16, Value) {
+        answer(client().post(format!("{}{path}", self.url)).body(body.into()))
+    }
+
+    /// The rows of a query; panics with the answer when it fails.
+    pub fn sql(&self, sql: &str) -> Value {
+        let (status, answer) = self.try_sql(sql);
+        assert_eq!(status, 200, "{sql}: {answer}");
+        answer["rows"].clone()
+    }
+
+    pub fn try_sql(&self, sql: &str) -> (u16, Value) {
+        self.post("/v1/sql", json!({ "sql": sql }).to_string())
+    }
+
+    /// A dataset as `lakehouse get -o json` would show it.
+    pub fn dataset(&self, name: &str) -> Value {
+        let (status, answer) =
+            self.get(&format!("/apis/lakehouse.dev/v1alpha1/namespaces/default/datasets/{name}"));
+        assert_eq!(status, 200, "{name}: {answer}");
+        answer
+    }
+
+    /// Waits until the dataset's condition has this status, and gives the condition.
+    pub fn wait_for(&self, name: &str, condition: &str, status: &str) -> Value {
+        eventually(&format!("dataset {name}: {condition}={status}"), || {
+            let dataset = self.dataset(name);
+            let conditions = dataset["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            match conditions.into_iter().find(|found| found["type"] == condition) {
+                Some(found) if found["status"] == status => Ok(found),
+                found => Err(format!("{found:?}")),
+            }
+        })
+    }
+
+    /// Waits until the dataset serves this version.
+    pub fn wait_for_version(&self, name: &str, version: u64) {
+        eventually(&format!("dataset {name} at version {version}"), || {
+            let status = self.dataset(name)["status"].clone();
+            if status["version"] == version { Ok(()) } else { Err(status.to_string()) }
+        });
+    }
+
+    /// Ends it as Ctrl-C does, and gives whether it ended well and what it wrote to standard error.
+    pub fn stop(mut self) -> (bool, String) {
+        signal(self.id(), "INT");
+        let status = eventually("the process ends", || {
+            self.child.try_wait().unwrap().ok_or_else(|| "it still runs".to_owned())
+        });
+        (status.success(), self.stderr.take().unwrap().join().unwrap())
+    }
+
+    /// Ends it as a power cut does.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Lakehouse {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `lakehouse` with an environment of its own.
+pub fn lakehouse() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lakehouse"));
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if ["LAKEHOUSE_", "AWS_", "RUST_LOG"].iter().any(|prefix| name.starts_with(prefix)) {
+            command.env_remove(&*name);
+        }
+    }
+    command
+}
+
+/// `lakehouse up` on a free port.
+pub fn up(data: &Path) -> Command {
+    let mut command = lakehouse();
+    command.args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(data);
+    command
+}
+
+/// Runs a command to its end.
+pub fn run(command: &mut Command) -> (bool, String, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (status.success(), text(stdout), text(stderr))
+}
+
+/// Asks until the answer is good; panics with the last bad one.
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match ask() {
+            Ok(found) => return found,
+            Err(last) if Instant::now() > deadline => panic!("{what}: not within {PATIENCE:?}; last: {last}"),
+            Err(_) => thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+/// Writes a file below `folder` and gives its path.
+pub fn file(folder: &Path, name: &str, content: &str) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, content).unwrap();
+    path
+}
+
+pub fn signal(process: u32, name: &str) {
+    assert!(Command::new("kill").args(["-s", name, &process.to_string()]).status().unwrap().success());
+}
+
+fn client() -> reqwest::blocking::Client {
+    // Only the first test of a process can install it; the others find it there.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::blocking::Client::builder().timeout(PATIENCE).build().unwrap()
+}
+
+fn answer(request: reqwest::blocking::RequestBuilder) -> (u16, Value) {
+    let response = request.send().unwrap();
+    let status = response.status().as_u16();
+    let text = response.text().unwrap();
+    (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
