@@ -106,7 +106,7 @@ impl Cache {
         let target = self.path(object);
         if let Some(source) = self.store.local_file(&object.key) {
             match link(&source, &target) {
-                Ok(()) => return self.checked(object, &target),
+                Ok(()) => return Self::checked(object, &target),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     return Err(Error::NotFound { key: object.key.clone() });
                 }
@@ -126,11 +126,11 @@ impl Cache {
             let _ = fs::remove_file(&partial);
             return Err(error);
         }
-        self.checked(object, &target)
+        Self::checked(object, &target)
     }
 
     /// What the file costs, once it has the size that its manifest promises.
-    fn checked(&self, object: &DataObject, file: &Path) -> Result<u64> {
+    fn checked(object: &DataObject, file: &Path) -> Result<u64> {
         let found = fs::metadata(file).map_err(|error| local(&error))?;
         if found.len() != object.size {
             let message = format!("it has {} bytes and not the {} of its manifest", found.len(), object.size);

@@ -56,7 +56,9 @@ impl Encoder {
                 out.extend_from_slice(b",\"rows\":[");
                 Self::Json { out, rows: 0, limit }
             }
-            Format::Arrow => Self::Arrow(Box::new(StreamWriter::try_new(Vec::new(), schema).map_err(ipc)?)),
+            Format::Arrow => {
+                Self::Arrow(Box::new(StreamWriter::try_new(Vec::new(), schema).map_err(|error| ipc(&error))?))
+            }
             Format::Csv => {
                 let mut out = Vec::new();
                 for (position, column) in shape.columns.iter().enumerate() {
@@ -97,7 +99,7 @@ impl Encoder {
                 }
                 Ok(())
             }
-            Self::Arrow(writer) => writer.write(&RecordBatch::from(batch)).map_err(ipc),
+            Self::Arrow(writer) => writer.write(&RecordBatch::from(batch)).map_err(|error| ipc(&error)),
             Self::Csv { out, field } => {
                 let columns = Column::members(&batch)?;
                 for row in 0..batch.len() {
@@ -125,7 +127,7 @@ impl Encoder {
                 out.extend_from_slice(format!("],\"row_count\":{rows}}}").as_bytes());
                 Ok(())
             }
-            Self::Arrow(writer) => writer.finish().map_err(ipc),
+            Self::Arrow(writer) => writer.finish().map_err(|error| ipc(&error)),
             Self::Csv { .. } => Ok(()),
         }
     }
@@ -147,7 +149,7 @@ impl Encoder {
     }
 }
 
-fn ipc(error: arrow::error::ArrowError) -> Error {
+fn ipc(error: &arrow::error::ArrowError) -> Error {
     Error::Internal(format!("Arrow IPC: {error}"))
 }
 

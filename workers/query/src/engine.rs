@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    path::PathBuf,
     pin::Pin,
     sync::{
         Arc, Weak,
@@ -57,7 +58,7 @@ pub(crate) struct Inner {
 impl Engine {
     /// Opens the engine and makes the views. A catalogue that cannot be read yet is tried again by the follower.
     pub async fn open(store: Store, catalog: Catalog, settings: Settings) -> Result<Self, Error> {
-        let settings = prepared(settings)?;
+        let settings = Settings { cache_dir: real_folder(&settings)?, ..settings };
         let cache = Cache::open(store, settings.cache_dir.join(BLOBS), settings.cache_limit)
             .map_err(|error| unusable(&settings, &error))?;
         let database = open_database(&settings)?;
@@ -211,12 +212,11 @@ async fn follow(engine: Weak<Inner>) {
     }
 }
 
-/// Makes the folder, with its real path, for that is the one that DuckDB compares.
-fn prepared(settings: Settings) -> Result<Settings, Error> {
+/// Makes the folder and finds its real path, for that is the one that DuckDB compares.
+fn real_folder(settings: &Settings) -> Result<PathBuf, Error> {
     let folder = &settings.cache_dir;
-    std::fs::create_dir_all(folder).map_err(|error| unusable(&settings, &error))?;
-    let cache_dir = folder.canonicalize().map_err(|error| unusable(&settings, &error))?;
-    Ok(Settings { cache_dir, ..settings })
+    let real = std::fs::create_dir_all(folder).and_then(|()| folder.canonicalize());
+    real.map_err(|error| unusable(settings, &error))
 }
 
 fn unusable(settings: &Settings, error: &std::io::Error) -> Error {

@@ -66,7 +66,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_queue_is_bounded_and_forgets_those_who_leave() {
-        let gate = gate(1, Duration::from_secs(60));
+        let gate = gate(1, Duration::from_mins(1));
         let inside = gate.enter().await.unwrap();
         {
             let mut waits = Box::pin(gate.enter());

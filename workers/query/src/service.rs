@@ -23,7 +23,7 @@ async fn sql(
     headers: HeaderMap,
     Json(request): Json<SqlRequest>,
 ) -> Result<Response, Problem> {
-    let format = format(&headers)?;
+    let format = format(&headers).ok_or_else(not_acceptable)?;
     let answer = engine.query(request, format).await?;
     // An error in the stream makes the server cut the connection: no reader takes a part for the whole.
     Ok(([(header::CONTENT_TYPE, format.media_type())], Body::from_stream(answer)).into_response())
@@ -34,11 +34,11 @@ async fn views(State(engine): State<Engine>) -> axum::Json<Views> {
 }
 
 /// What the caller can read best, as its `Accept` says; JSON when it does not say.
-fn format(headers: &HeaderMap) -> Result<Format, Problem> {
+fn format(headers: &HeaderMap) -> Option<Format> {
     let accept: Vec<&str> =
         headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     if accept.is_empty() {
-        return Ok(Format::Json);
+        return Some(Format::Json);
     }
     let ranges = accept.iter().flat_map(|value| value.split(',')).filter_map(|range| {
         let (media, parameters) = range.split_once(';').unwrap_or((range, ""));
@@ -53,16 +53,16 @@ fn format(headers: &HeaderMap) -> Result<Format, Problem> {
         Some((quality, format))
     });
     // The first of equals wins.
-    let best = ranges
-        .filter(|(quality, _)| *quality > 0.0)
-        .reduce(|best, other| if other.0 > best.0 { other } else { best });
-    best.map(|(_, format)| format).ok_or_else(|| {
-        Problem::new(
-            StatusCode::NOT_ACCEPTABLE,
-            "not_acceptable",
-            "an answer can be application/json, application/vnd.apache.arrow.stream or text/csv",
-        )
-    })
+    let wanted = ranges.filter(|(quality, _)| *quality > 0.0);
+    wanted.reduce(|best, other| if other.0 > best.0 { other } else { best }).map(|(_, format)| format)
+}
+
+fn not_acceptable() -> Problem {
+    Problem::new(
+        StatusCode::NOT_ACCEPTABLE,
+        "not_acceptable",
+        "an answer can be application/json, application/vnd.apache.arrow.stream or text/csv",
+    )
 }
 
 #[cfg(test)]
@@ -85,7 +85,7 @@ mod tests {
             if let Some(accept) = accept {
                 headers.insert(header::ACCEPT, accept.parse().unwrap());
             }
-            assert_eq!(format(&headers).ok(), expected, "{accept:?}");
+            assert_eq!(format(&headers), expected, "{accept:?}");
         }
     }
 }

@@ -44,7 +44,7 @@ impl Settings {
             memory_limit: 2 << 30,
             threads,
             temp_limit: 10 << 30,
-            timeout: Duration::from_secs(60),
+            timeout: Duration::from_mins(1),
             stall_timeout: Duration::from_secs(30),
             max_concurrent: 2 * threads,
             max_queue: 64,

@@ -132,4 +132,4 @@ impl Watch {
 }
 
 /// Longer than any other limit of a query.
-const FAR: Duration = Duration::from_secs(24 * 3600);
+const FAR: Duration = Duration::from_hours(24);

@@ -269,7 +269,7 @@ async fn more_queries_than_places_wait_and_more_than_that_are_refused() {
 #[tokio::test]
 async fn a_sort_larger_than_memory_spills_and_one_larger_than_the_disk_limit_is_refused() {
     let sql = "SELECT md5(range::VARCHAR) AS h, range FROM range(5000000) ORDER BY h LIMIT 1 OFFSET 4999999";
-    let small = Settings { memory_limit: 96 << 20, timeout: Duration::from_secs(120), ..settings() };
+    let small = Settings { memory_limit: 96 << 20, timeout: Duration::from_mins(2), ..settings() };
     let lake = Lake::with_workers(Settings { temp_limit: 4 << 30, ..small.clone() }).await;
     let (status, body) = lake.sql(sql).await;
     assert_eq!(status, 200, "{body}");

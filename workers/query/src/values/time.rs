@@ -127,11 +127,10 @@ mod tests {
 
         #[test]
         fn intervals_are_read_back_the_same(months in 0..5000_i32, days in 0..5000_i32, micros in 0..1_i64 << 50) {
-
             // jiff has one sign for all parts, so negative ones are in a test of their own.
             let text = text(|out| interval(months, days, micros * 1000, out));
             let span: jiff::Span = text.parse().unwrap();
-            let time = span.get_hours() as i64 * 3_600_000_000 + span.get_minutes() * 60_000_000
+            let time = i64::from(span.get_hours()) * 3_600_000_000 + span.get_minutes() * 60_000_000
                 + span.get_seconds() * 1_000_000 + span.get_milliseconds() * 1000 + span.get_microseconds();
             prop_assert_eq!(
                 (i32::from(span.get_years()) * 12 + span.get_months(), span.get_days(), time),

@@ -43,7 +43,7 @@ pub(crate) fn settings() -> Settings {
         temp_limit: 256 << 20,
         threads: 2,
         timeout: Duration::from_secs(20),
-        refresh_interval: Duration::from_secs(3600),
+        refresh_interval: Duration::from_hours(1),
         ..Settings::new("replaced")
     }
 }
