@@ -1,1 +1,8 @@
-//! placeholder
+//! The real servers that tests start, each a process of its own that ends with the test.
+//!
+//! A server lies behind a small shell that waits on a pipe from the test: whatever ends the test, `kill -9` too, closes
+//! the pipe, and the shell ends the server and removes its folder.
+
+mod minio;
+
+pub use minio::Minio;

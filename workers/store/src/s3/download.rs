@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use lakehouse_contract::Key;
 
-use super::{S3, retry, retry::Backoff};
+use super::{S3, retry::Backoff};
 use crate::{ByteStream, Error, Result};
 
 /// A body that brings nothing for this long counts as broken.
@@ -62,17 +62,19 @@ impl Reading {
     }
 
     async fn reopen(&self) -> Result<Body> {
-        let answer = retry::call(0, || {
-            self.s3
-                .client()
-                .get_object()
-                .bucket(self.s3.bucket())
-                .key(self.key.as_str())
-                .range(format!("bytes={}-{}", self.at, self.end - 1))
-                .if_match(&self.etag)
-                .send()
-        })
-        .await;
+        let answer = self
+            .s3
+            .call(0, || {
+                self.s3
+                    .client()
+                    .get_object()
+                    .bucket(self.s3.bucket())
+                    .key(self.key.as_str())
+                    .range(format!("bytes={}-{}", self.at, self.end - 1))
+                    .if_match(&self.etag)
+                    .send()
+            })
+            .await;
         match answer {
             Ok(object) => Ok(object.body),
             // Another content has come meanwhile; the rest of it does not continue what was read.

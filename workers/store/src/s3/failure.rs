@@ -91,6 +91,14 @@ impl Failure {
         self.status == Some(404) && matches!(self.code.as_str(), "NoSuchKey" | "NotFound" | "")
     }
 
+    /// Whether the server can hold nothing under such a name.
+    pub(super) fn is_unfit_name(&self) -> bool {
+        matches!(
+            self.code.as_str(),
+            "XMinioInvalidObjectName" | "XMinioInvalidResourceName" | "KeyTooLongError"
+        )
+    }
+
     pub(super) fn is_missing_upload(&self) -> bool {
         self.code == "NoSuchUpload"
     }
@@ -104,17 +112,22 @@ impl Failure {
         self.size
     }
 
+    /// The server, and what it or the connection says, without secrets.
+    pub(super) fn describe(&self, settings: &S3Settings) -> String {
+        let said = match (self.status, self.code.as_str()) {
+            (None, _) => self.message.clone(),
+            (Some(status), "") => format!("HTTP {status} {}", self.message),
+            (Some(_), code) => format!("{code}: {}", self.message),
+        };
+        format!("{settings}: {}", settings.redact(&said))
+    }
+
     /// What the caller of the store is told. `key` is what it asked for, if it asked for one.
     pub(super) fn into_error(self, settings: &S3Settings, key: Option<&Key>) -> Error {
         if let (true, Some(key)) = (self.is_missing(), key) {
             return Error::NotFound { key: key.clone() };
         }
-        let said = match (self.status, self.code.as_str()) {
-            (None, _) => settings.redact(&self.message),
-            (Some(status), "") => settings.redact(&format!("HTTP {status} {}", self.message)),
-            (Some(_), code) => settings.redact(&format!("{code}: {}", self.message)),
-        };
-        let message = format!("{settings}: {said}");
+        let message = self.describe(settings);
         let advised = |advice: &str| format!("{message} ({advice})");
         match (self.status, self.code.as_str()) {
             (_, "NoSuchBucket") => {
@@ -135,7 +148,7 @@ impl Failure {
                 }
             }
             (Some(401 | 403), _) => Error::Denied { message },
-            (_, "XMinioInvalidObjectName" | "KeyTooLongError" | "XMinioParentIsObject") => match key {
+            (Some(400..500), _) if self.is_unfit_name() => match key {
                 Some(key) => Error::UnfitKey { key: key.clone(), message },
                 None => Error::Unfit { message },
             },

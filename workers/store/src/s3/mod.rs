@@ -16,8 +16,8 @@ use async_trait::async_trait;
 use aws_sdk_s3::{
     Client,
     config::{
-        BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
-        SharedCredentialsProvider, SharedHttpClient, StalledStreamProtectionConfig, retry::RetryConfig,
+        self, BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+        SharedHttpClient, StalledStreamProtectionConfig, retry::RetryConfig,
     },
     operation::head_object::HeadObjectOutput,
     primitives::DateTime,
@@ -54,12 +54,11 @@ impl S3 {
     pub async fn connect(settings: S3Settings) -> Result<Self> {
         settings.check()?;
         let http = http_client(&settings).await?;
-        let region = Region::new(settings.region.clone());
-        let mut config = aws_sdk_s3::Config::builder()
+        let mut config = credentials(&settings, http.clone())
+            .await
             .behavior_version(BehaviorVersion::v2026_01_12())
-            .region(region.clone())
-            .http_client(http.clone())
-            .credentials_provider(credentials(&settings, region, http).await)
+            .region(Region::new(settings.region.clone()))
+            .http_client(http)
             .force_path_style(settings.path_style)
             // Retries and timeouts are this module's own: the SDK's would hide that a write may have happened.
             .retry_config(RetryConfig::disabled())
@@ -105,7 +104,7 @@ impl S3 {
 
     async fn head_if_there(&self, key: &Key) -> Result<Option<HeadObjectOutput>> {
         let head = || self.client().head_object().bucket(self.bucket()).key(key.as_str()).send();
-        match retry::call(0, head).await {
+        match self.call(0, head).await {
             Ok(found) => Ok(Some(found)),
             Err(failure) if failure.is_missing() => Ok(None),
             Err(failure) => Err(self.error(failure, Some(key))),
@@ -146,11 +145,12 @@ impl Objects for S3 {
             let get = self.client().get_object().bucket(self.bucket()).key(key.as_str());
             get.set_range(header.clone()).send()
         };
-        let answer = match retry::call(0, get).await {
+        let answer = match self.call(0, get).await {
             Ok(answer) => answer,
             Err(failure) if failure.is_past_the_end() => {
                 return Err(self.past_the_end(key, failure.size()).await);
             }
+            Err(failure) if failure.is_unfit_name() => return Err(Error::NotFound { key: key.clone() }),
             Err(failure) => return Err(self.error(failure, Some(key))),
         };
         let mut meta = self.meta(answer.content_length, answer.e_tag, answer.last_modified.as_ref())?;
@@ -189,12 +189,15 @@ impl Objects for S3 {
         loop {
             // One more than is wanted tells whether there are more.
             let count = (limit + 1 - page.objects.len()).min(PAGE);
-            let answer = retry::call(0, || {
+            let ask = || {
                 let list = self.client().list_objects_v2().bucket(self.bucket()).prefix(prefix);
                 list.set_start_after(after.clone()).max_keys(i32::try_from(count).unwrap_or(i32::MAX)).send()
-            })
-            .await
-            .map_err(|failure| self.error(failure, None))?;
+            };
+            let answer = match self.call(0, ask).await {
+                Ok(answer) => answer,
+                Err(failure) if failure.is_unfit_name() => return Ok(page),
+                Err(failure) => return Err(self.error(failure, None)),
+            };
             let more = answer.is_truncated.unwrap_or(false);
             for object in answer.contents.unwrap_or_default() {
                 after.clone_from(&object.key);
@@ -217,13 +220,10 @@ impl Objects for S3 {
 
     async fn delete(&self, key: &Key) -> Result<()> {
         let delete = || self.client().delete_object().bucket(self.bucket()).key(key.as_str()).send();
-        match retry::call(0, delete).await {
+        match self.call(0, delete).await {
             Ok(_) => Ok(()),
-            Err(failure) if failure.is_missing() => Ok(()),
-            Err(failure) => match self.error(failure, Some(key)) {
-                Error::UnfitKey { .. } => Ok(()),
-                error => Err(error),
-            },
+            Err(failure) if failure.is_missing() || failure.is_unfit_name() => Ok(()),
+            Err(failure) => Err(self.error(failure, Some(key))),
         }
     }
 }
@@ -255,20 +255,14 @@ async fn http_client(settings: &S3Settings) -> Result<SharedHttpClient> {
     Ok(HttpClient::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(tls).build_https())
 }
 
-/// The fixed keys of the settings, or else those that AWS hands to its pods and machines.
-async fn credentials(
-    settings: &S3Settings,
-    region: Region,
-    http: SharedHttpClient,
-) -> SharedCredentialsProvider {
+/// A configuration with the fixed keys of the settings, or else with those that AWS hands to its pods and machines.
+async fn credentials(settings: &S3Settings, http: SharedHttpClient) -> config::Builder {
     if let Some(S3Credentials { access_key, secret_key, session_token }) = &settings.credentials {
         let keys = Credentials::new(access_key, secret_key, session_token.clone(), None, "settings");
-        return SharedCredentialsProvider::new(keys);
+        return aws_sdk_s3::Config::builder().credentials_provider(keys);
     }
+    let region = Region::new(settings.region.clone());
     let chain =
         aws_config::defaults(BehaviorVersion::v2026_01_12()).region(region).http_client(http).load().await;
-    chain.credentials_provider().unwrap_or_else(|| {
-        // The chain always has a provider; asking one without keys fails with a sentence that says so.
-        SharedCredentialsProvider::new(aws_config::environment::EnvironmentVariableCredentialsProvider::new())
-    })
+    config::Builder::from(&chain)
 }

@@ -10,10 +10,10 @@ use aws_sdk_s3::{
     error::{ProvideErrorMetadata, SdkError},
 };
 
-use super::failure::Failure;
+use super::{S3, failure::Failure};
 
 /// No new attempt begins after this.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// What one attempt may take without a body.
@@ -44,27 +44,29 @@ impl Backoff {
     }
 }
 
-/// Makes a call that moves `bytes` of body, again and again while its failure may pass.
-pub(super) async fn call<T, E, Call, Answer>(bytes: u64, mut attempt: Call) -> Result<T, Failure>
-where
-    Call: FnMut() -> Answer,
-    Answer: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
-    E: ProvideErrorMetadata + StdError + 'static,
-{
-    let limit = ATTEMPT + Duration::from_secs(bytes / SLOWEST);
-    let mut backoff = Backoff::new();
-    let mut may_have_happened = false;
-    loop {
-        let mut failure = match tokio::time::timeout(limit, attempt()).await {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => Failure::of(error),
-            Err(_) => Failure::timeout(limit.as_secs()),
-        };
-        may_have_happened |= failure.may_have_happened;
-        failure.may_have_happened = may_have_happened;
-        if !failure.is_passing() || !backoff.pause().await {
-            return Err(failure);
+impl S3 {
+    /// Makes a call that moves `bytes` of body, again and again while its failure may pass.
+    pub(super) async fn call<T, E, Call, Answer>(&self, bytes: u64, mut attempt: Call) -> Result<T, Failure>
+    where
+        Call: FnMut() -> Answer,
+        Answer: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+        E: ProvideErrorMetadata + StdError + 'static,
+    {
+        let limit = ATTEMPT + Duration::from_secs(bytes / SLOWEST);
+        let mut backoff = Backoff::new();
+        let mut may_have_happened = false;
+        loop {
+            let mut failure = match tokio::time::timeout(limit, attempt()).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => Failure::of(error),
+                Err(_) => Failure::timeout(limit.as_secs()),
+            };
+            may_have_happened |= failure.may_have_happened;
+            failure.may_have_happened = may_have_happened;
+            if !failure.is_passing() || !backoff.pause().await {
+                return Err(failure);
+            }
+            tracing::warn!("{}; asking again", failure.describe(self.settings()));
         }
-        tracing::debug!(?failure, "Asking S3 again");
     }
 }

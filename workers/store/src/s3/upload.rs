@@ -11,7 +11,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use lakehouse_contract::Key;
 use uuid::Uuid;
 
-use super::{S3, failure::Failure, retry};
+use super::{S3, failure::Failure};
 use crate::{ByteStream, Condition, Error, Etag, Payload, Result};
 
 /// Bodies up to this size go in one request; above it, each part has it.
@@ -50,18 +50,19 @@ impl S3 {
     async fn upload_whole(&self, key: &Key, body: Bytes, condition: &Condition) -> Result<Etag> {
         let mark = new_mark();
         let (if_match, if_none_match) = headers(condition);
-        let answer = retry::call(body.len() as u64, || {
-            self.client()
-                .put_object()
-                .bucket(self.bucket())
-                .key(key.as_str())
-                .metadata(MARK, &mark)
-                .set_if_match(if_match.clone())
-                .set_if_none_match(if_none_match.clone())
-                .body(body.clone().into())
-                .send()
-        })
-        .await;
+        let answer = self
+            .call(body.len() as u64, || {
+                self.client()
+                    .put_object()
+                    .bucket(self.bucket())
+                    .key(key.as_str())
+                    .metadata(MARK, &mark)
+                    .set_if_match(if_match.clone())
+                    .set_if_none_match(if_none_match.clone())
+                    .body(body.clone().into())
+                    .send()
+            })
+            .await;
         match answer {
             Ok(done) => self.etag(done.e_tag),
             Err(failure) => self.settle(key, &mark, condition, failure).await,
@@ -76,12 +77,13 @@ impl S3 {
         condition: &Condition,
     ) -> Result<Etag> {
         let mark = new_mark();
-        let begun = retry::call(0, || {
-            let create = self.client().create_multipart_upload().bucket(self.bucket()).key(key.as_str());
-            create.metadata(MARK, &mark).send()
-        })
-        .await
-        .map_err(|failure| self.error(failure, Some(key)))?;
+        let begun = self
+            .call(0, || {
+                let create = self.client().create_multipart_upload().bucket(self.bucket()).key(key.as_str());
+                create.metadata(MARK, &mark).send()
+            })
+            .await
+            .map_err(|failure| self.error(failure, Some(key)))?;
         let id = begun.upload_id.ok_or_else(|| self.unclear("it gave no id for an upload in parts"))?;
         let upload = Upload { s3: self.clone(), key: key.clone(), id, open: true };
 
@@ -140,19 +142,21 @@ impl Upload {
             return Err(Error::TooLarge { limit });
         }
         let number = i32::try_from(number).expect("at most 10,000");
-        let done = retry::call(body.len() as u64, || {
-            self.s3
-                .client()
-                .upload_part()
-                .bucket(self.s3.bucket())
-                .key(self.key.as_str())
-                .upload_id(&self.id)
-                .part_number(number)
-                .body(body.clone().into())
-                .send()
-        })
-        .await
-        .map_err(|failure| self.s3.error(failure, Some(&self.key)))?;
+        let done = self
+            .s3
+            .call(body.len() as u64, || {
+                self.s3
+                    .client()
+                    .upload_part()
+                    .bucket(self.s3.bucket())
+                    .key(self.key.as_str())
+                    .upload_id(&self.id)
+                    .part_number(number)
+                    .body(body.clone().into())
+                    .send()
+            })
+            .await
+            .map_err(|failure| self.s3.error(failure, Some(&self.key)))?;
         Ok(CompletedPart::builder().part_number(number).set_e_tag(done.e_tag).build())
     }
 
@@ -165,19 +169,21 @@ impl Upload {
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         let (if_match, if_none_match) = headers(condition);
         // Putting the parts together may take the server a while for a large object.
-        let answer = retry::call(PART as u64, || {
-            self.s3
-                .client()
-                .complete_multipart_upload()
-                .bucket(self.s3.bucket())
-                .key(self.key.as_str())
-                .upload_id(&self.id)
-                .multipart_upload(parts.clone())
-                .set_if_match(if_match.clone())
-                .set_if_none_match(if_none_match.clone())
-                .send()
-        })
-        .await;
+        let answer = self
+            .s3
+            .call(PART as u64, || {
+                self.s3
+                    .client()
+                    .complete_multipart_upload()
+                    .bucket(self.s3.bucket())
+                    .key(self.key.as_str())
+                    .upload_id(&self.id)
+                    .multipart_upload(parts.clone())
+                    .set_if_match(if_match.clone())
+                    .set_if_none_match(if_none_match.clone())
+                    .send()
+            })
+            .await;
         let result = match answer {
             Ok(done) => self.s3.etag(done.e_tag),
             Err(failure) => {
@@ -197,11 +203,12 @@ impl Drop for Upload {
         let (true, Ok(runtime)) = (self.open, tokio::runtime::Handle::try_current()) else { return };
         let (s3, key, id) = (self.s3.clone(), self.key.clone(), self.id.clone());
         runtime.spawn(async move {
-            let aborted = retry::call(0, || {
-                let abort = s3.client().abort_multipart_upload().bucket(s3.bucket());
-                abort.key(key.as_str()).upload_id(&id).send()
-            })
-            .await;
+            let aborted = s3
+                .call(0, || {
+                    let abort = s3.client().abort_multipart_upload().bucket(s3.bucket());
+                    abort.key(key.as_str()).upload_id(&id).send()
+                })
+                .await;
             if let Err(failure) = aborted {
                 let error = s3.error(failure, Some(&key));
                 tracing::warn!(%key, %error, "An unfinished upload stays in the bucket");

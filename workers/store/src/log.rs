@@ -1,1 +1,0 @@
-//! Logs: an ordered run of records, appended by put-if-absent of the next number.
