@@ -1,8 +1,9 @@
 //! Where requests go, and what arrives there.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod common;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{fmt::Write, net::SocketAddr, time::Duration};
 
 use axum::{
     Router,
@@ -26,7 +27,7 @@ fn echo() -> Router {
             let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
             let mut text = format!("{} {}\n", parts.method, parts.uri);
             for (name, value) in &parts.headers {
-                text += &format!("{name}: {}\n", value.to_str().unwrap());
+                writeln!(text, "{name}: {}", value.to_str().unwrap()).unwrap();
             }
             text + "\n" + std::str::from_utf8(&body).unwrap()
         }),
@@ -236,7 +237,7 @@ async fn a_service_that_cannot_be_reached_is_502() {
 
 #[tokio::test]
 async fn a_service_that_stays_silent_is_504() {
-    let slow = Router::new().route("/sql", get(|| tokio::time::sleep(Duration::from_secs(60))));
+    let slow = Router::new().route("/sql", get(|| tokio::time::sleep(Duration::from_mins(1))));
     let service = Server::start(slow).await;
     let settings = Settings { idle_timeout: Duration::from_millis(200), ..Settings::default() };
     let upstreams = [(Owner::Sql, Upstream::http("URL", &service.url("")).unwrap())].into();

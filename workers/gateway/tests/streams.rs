@@ -1,5 +1,6 @@
 //! Bodies pass through unbuffered both ways, and a client that leaves takes its call with it. Both for a service behind a URL
 //! and for one in this process.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod common;
 
@@ -53,7 +54,7 @@ async fn an_answer_arrives_piece_by_piece() {
 
 #[tokio::test]
 async fn an_upload_arrives_piece_by_piece() {
-    let (seen, mut sees) = mpsc::channel::<Bytes>(8);
+    let (seen, mut arrived) = mpsc::channel::<Bytes>(8);
     let upload = |State(seen): State<mpsc::Sender<Bytes>>, body: Body| async move {
         let mut pieces = body.into_data_stream();
         while let Some(Ok(piece)) = pieces.next().await {
@@ -70,7 +71,7 @@ async fn an_upload_arrives_piece_by_piece() {
         let answer = tokio::spawn(client().post(gateway.1.url("/v1/sql/upload")).body(body).send());
         for piece in ["one", "two"] {
             sender.send(piece).await.unwrap();
-            assert_eq!(patiently(sees.recv()).await.unwrap(), piece);
+            assert_eq!(patiently(arrived.recv()).await.unwrap(), piece);
         }
         drop(sender);
         assert_eq!(patiently(answer).await.unwrap().unwrap().status(), 200);
@@ -83,7 +84,7 @@ async fn a_client_that_leaves_before_the_answer_cancels_the_call() {
     let wait = |State(told): State<Told>| async move {
         let _guard = Guard(told.left.clone());
         told.started.notify_one();
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(Duration::from_mins(1)).await;
     };
     let router = Router::new().route("/sql/wait", get(wait)).with_state(told.clone());
     for gateway in both(router).await {

@@ -143,10 +143,8 @@ fn forbidden(message: impl Into<String>) -> Problem {
 }
 
 fn unauthorized(message: &str, challenge: &'static str) -> Problem {
-    Problem {
-        header: Some((header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))),
-        ..Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
-    }
+    Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+        .header(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ impl Metrics {
         add(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Every number in the text format of OpenMetrics, which Prometheus reads.
+    /// Every number in the text format of `OpenMetrics`, which Prometheus reads.
     pub fn text(&self) -> String {
         let registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = String::new();

@@ -23,8 +23,8 @@ pub struct Problem {
     pub details: Option<Value>,
     /// Seconds until another try makes sense.
     pub retry_after: Option<u32>,
-    /// `Allow` and other headers that belong to the status.
-    pub header: Option<(header::HeaderName, HeaderValue)>,
+    /// A header that belongs to the status. Boxed, since most problems have none and all are passed around.
+    pub header: Option<Box<(header::HeaderName, HeaderValue)>>,
     /// What the log says beside the sentence.
     pub cause: Option<Cause>,
 }
@@ -104,6 +104,13 @@ impl Problem {
         self
     }
 
+    /// Adds the header that belongs to the status.
+    #[must_use]
+    pub fn header(mut self, name: header::HeaderName, value: HeaderValue) -> Self {
+        self.header = Some(Box::new((name, value)));
+        self
+    }
+
     /// Adds the cause for the log.
     #[must_use]
     pub fn because(mut self, cause: impl StdError + Send + Sync + 'static) -> Self {
@@ -126,8 +133,8 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if let Some((name, value)) = self.header.clone() {
-            response.headers_mut().insert(name, value);
+        if let Some((name, value)) = self.header.as_deref() {
+            response.headers_mut().insert(name.clone(), value.clone());
         }
         response.extensions_mut().insert(self);
         response

@@ -80,8 +80,8 @@ impl Default for Settings {
             head_timeout: Duration::from_secs(30),
             max_head_bytes: 64 << 10,
             body_limit: body::DEFAULT_LIMIT,
-            body_idle_timeout: Duration::from_secs(60),
-            answer_idle_timeout: Duration::from_secs(60),
+            body_idle_timeout: Duration::from_mins(1),
+            answer_idle_timeout: Duration::from_mins(1),
             drain_notice: Duration::ZERO,
             drain_deadline: Duration::from_secs(25),
         }

@@ -1,4 +1,5 @@
 //! Who gets in, on a real socket.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Limits in size and time: a client can neither fill the memory nor hold a connection for ever.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Health, readiness, and the graceful end.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod common;
 
@@ -63,7 +64,7 @@ async fn a_request_in_flight_is_finished_before_the_end() {
 #[tokio::test]
 async fn a_request_past_the_deadline_is_cut() {
     let settings = Settings { drain_deadline: Duration::from_millis(300), ..Settings::default() };
-    let mut server = Server::with(Service::new("testd", slow(Duration::from_secs(60))), settings).await;
+    let mut server = Server::with(Service::new("testd", slow(Duration::from_mins(1))), settings).await;
     let answer = tokio::spawn(client().get(server.url("/slow")).send());
     tokio::time::sleep(Duration::from_millis(200)).await;
     let stopped = Instant::now();

@@ -8,8 +8,8 @@ use lakehouse_contract::key::InvalidKey;
 use lakehouse_http::Problem;
 use lakehouse_store as store;
 
-/// Seconds until an upload that found all places taken should be tried again.
-const BUSY_RETRY: u32 = 5;
+/// Seconds until an upload that found all places taken, or a store that failed for now, should be tried again.
+const RETRY_AFTER: u32 = 5;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -19,7 +19,7 @@ pub(crate) enum Error {
     Prefix(InvalidKey),
     #[error("`continuation`: {0}")]
     Continuation(InvalidKey),
-    #[error("{0} uploads are running already; try again in {BUSY_RETRY} s")]
+    #[error("{0} uploads are running already; try again in {RETRY_AFTER} s")]
     Busy(usize),
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -30,7 +30,7 @@ impl From<Error> for Problem {
         let says = error.to_string();
         let Error::Store(cause) = error else {
             return match error {
-                Error::Busy(_) => Self::unavailable(says, BUSY_RETRY),
+                Error::Busy(_) => Self::unavailable(says, RETRY_AFTER),
                 _ => Self::bad_request(says),
             };
         };
@@ -50,15 +50,13 @@ impl From<Error> for Problem {
             store::Error::Damaged { .. } => (StatusCode::BAD_GATEWAY, "store_damaged"),
             _ => (StatusCode::BAD_GATEWAY, "store_failed"),
         };
-        let header = match &cause {
-            store::Error::Range { size, .. } => Some((
-                header::CONTENT_RANGE,
-                HeaderValue::try_from(format!("bytes */{size}")).expect("a number is a header's value"),
-            )),
-            _ => None,
-        };
-        let retry_after = cause.retry_helps().then_some(BUSY_RETRY);
-        Self { header, retry_after, ..Self::new(status, code, says) }.because(cause)
+        let mut problem = Self::new(status, code, says);
+        problem.retry_after = cause.retry_helps().then_some(RETRY_AFTER);
+        if let store::Error::Range { size, .. } = &cause {
+            let whole = HeaderValue::try_from(format!("bytes */{size}")).expect("digits fit into a header");
+            problem = problem.header(header::CONTENT_RANGE, whole);
+        }
+        problem.because(cause)
     }
 }
 

@@ -1,4 +1,5 @@
 //! What callers see when the store fails.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod common;
 

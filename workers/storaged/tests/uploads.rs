@@ -1,4 +1,5 @@
 //! Uploads that run at the same time, and uploads that break off, seen from the store.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod common;
 
