@@ -107,8 +107,20 @@ impl S3 {
         match self.call(0, head).await {
             Ok(found) => Ok(Some(found)),
             Err(failure) if failure.is_missing() => Ok(None),
-            Err(failure) => Err(self.error(failure, Some(key))),
+            Err(failure) => match self.reason(key).await.unwrap_or(failure) {
+                failure if failure.is_unfit_name() => Ok(None),
+                failure => Err(self.error(failure, Some(key))),
+            },
         }
+    }
+
+    /// Why the object cannot be read. The answer to a HEAD has no body and so no reason.
+    async fn reason(&self, key: &Key) -> Option<Failure> {
+        let get = || {
+            let get = self.client().get_object().bucket(self.bucket()).key(key.as_str());
+            get.range("bytes=0-0").send()
+        };
+        self.call(0, get).await.err()
     }
 
     async fn past_the_end(&self, key: &Key, size: Option<u64>) -> Error {
