@@ -136,13 +136,12 @@ impl<'a> Files<'a> {
 }
 
 impl Open {
-    fn close(mut self) -> Result<ConvertedFile, Error> {
+    fn close(self) -> Result<ConvertedFile, Error> {
         let Self { path, rows, .. } = &self;
         let (path, rows) = (path.clone(), *rows);
-        self.writer.finish().map_err(|error| failed(&path, error))?;
-        let size = self.writer.bytes_written() as u64;
         let Hashing { mut file, hash } = self.writer.into_inner().map_err(|error| failed(&path, error))?;
         file.flush().map_err(|error| Error::spool(&path, error))?;
+        let size = file.get_ref().metadata().map_err(|error| Error::spool(&path, error))?.len();
         Ok(ConvertedFile { path, rows, size, sha256: hex(&hash.finalize()) })
     }
 }
