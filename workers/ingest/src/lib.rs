@@ -13,6 +13,7 @@ mod files;
 mod ingest;
 mod kind;
 mod rows;
+pub mod service;
 mod spool;
 mod tracker;
 mod value;

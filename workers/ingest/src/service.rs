@@ -18,10 +18,7 @@ use std::{future::Future, panic::resume_unwind, sync::Arc};
 
 use axum::{
     Json, Router,
-    extract::{
-        DefaultBodyLimit, Query, Request, State,
-        rejection::QueryRejection,
-    },
+    extract::{DefaultBodyLimit, Query, Request, State, rejection::QueryRejection},
     routing::{get, post},
 };
 use futures::future::BoxFuture;
@@ -105,18 +102,24 @@ impl Ingestd {
         self
     }
 
-    /// The right to ingest into the dataset by another way than a request, until it is dropped. `None` while another one runs.
-    /// Its tracker shows under `GET /ingest/progress`.
+    /// The right to ingest into the dataset by another way than a request, until it is dropped. `None` while another ingest into
+    /// it runs; how many run together is the caller's affair. Its tracker shows under `GET /ingest/progress`.
     pub fn claim(&self, name: &DatasetName) -> Option<Claim> {
-        self.running.claim(name).ok()
+        self.running.claim_beyond_the_cap(name)
     }
 
     /// The ingest itself. Runs as a task of its own, so it holds all it needs.
-    async fn finish(self, claim: Claim, upload: Upload, spec: IngestSpec) -> Result<IngestAnswer, crate::Error> {
+    async fn finish(
+        self,
+        claim: Claim,
+        upload: Upload,
+        spec: IngestSpec,
+    ) -> Result<IngestAnswer, crate::Error> {
         let Upload { spool, path, source, digest } = upload;
         let origin = SourceInfo { source, digest };
         let options = &self.settings.options;
-        let answer = ingest(&self.store, &self.catalog, &path, &spec, origin, claim.tracker(), options).await?;
+        let answer =
+            ingest(&self.store, &self.catalog, &path, &spec, origin, claim.tracker(), options).await?;
         drop(spool);
         drop(claim);
         (self.published)(spec.name).await;
@@ -128,7 +131,7 @@ impl Ingestd {
 pub fn router(ingestd: Ingestd) -> Router {
     let limit = BodyLimit(ingestd.settings.max_ingest_bytes);
     Router::new()
-        .route("/ingest", post(receive).layer(DefaultBodyLimit::disable()).layer(limit))
+        .route("/ingest", post(receive).layer((limit, DefaultBodyLimit::disable())))
         .route("/ingest/progress", get(progress))
         .with_state(ingestd)
 }

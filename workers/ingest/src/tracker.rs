@@ -37,8 +37,8 @@ struct End {
     message: Option<String>,
 }
 
-const PHASES: [Phase; 5] =
-    [Phase::Converting, Phase::Uploading, Phase::Publishing, Phase::Done, Phase::Failed];
+const PHASES: [Phase; 6] =
+    [Phase::Fetching, Phase::Converting, Phase::Uploading, Phase::Publishing, Phase::Done, Phase::Failed];
 
 impl Tracker {
     /// Starts the clock of an ingest into the dataset `name`.
@@ -70,7 +70,8 @@ impl Tracker {
         let total_bytes = Some(total_bytes.load(Relaxed)).filter(|&total| total > 0);
         let phase = PHASES[usize::from(phase.load(Relaxed))];
         let elapsed_ms = whole(elapsed);
-        let left = total_bytes.filter(|_| phase == Phase::Converting && bytes > 0);
+        let reads = matches!(phase, Phase::Fetching | Phase::Converting);
+        let left = total_bytes.filter(|_| reads && bytes > 0);
         Progress {
             name: name.clone(),
             phase,

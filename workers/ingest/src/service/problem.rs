@@ -12,21 +12,27 @@ impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let says = error.to_string();
         match error {
-            Error::Unavailable(_) => Self::new(StatusCode::NOT_IMPLEMENTED, "not_available", says).because(error),
+            Error::Unavailable(_) => {
+                Self::new(StatusCode::NOT_IMPLEMENTED, "not_available", says).because(error)
+            }
             Error::Spec(_) => Self::bad_request(says),
             Error::Fault(fault) => {
                 let Fault { line, byte, column, value, message: _ } = *fault;
                 Self::new(StatusCode::BAD_REQUEST, "bad_source", says)
                     .details(json!({ "line": line, "byte": byte, "column": column, "value": value }))
             }
-            Error::Spool { error: ref cause, .. } if is_full(cause) => {
-                Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", "the disk for files on their way is full")
-                    .because(error)
-            }
-            Error::Read { .. } | Error::Changed(_) | Error::Spool { .. } | Error::Parquet(_) => {
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the service failed; its log says why")
-                    .because(error)
-            }
+            Error::Spool { error: ref cause, .. } if is_full(cause) => Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "disk_full",
+                "the disk for files on their way is full",
+            )
+            .because(error),
+            Error::Read { .. } | Error::Changed(_) | Error::Spool { .. } | Error::Parquet(_) => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "the service failed; its log says why",
+            )
+            .because(error),
             Error::Cancelled => Self::unavailable(says, 1),
             Error::Catalog(error) => error.into(),
             Error::Store(error) => lakehouse_catalog::Error::from(error).into(),

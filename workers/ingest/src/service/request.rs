@@ -49,7 +49,8 @@ impl Told {
     }
 
     fn is_tab_separated(&self) -> bool {
-        let by_name = self.file_name.as_deref().is_some_and(|name| name.to_ascii_lowercase().ends_with(".tsv"));
+        let by_name =
+            self.file_name.as_deref().is_some_and(|name| name.to_ascii_lowercase().ends_with(".tsv"));
         by_name || self.media_type() == "text/tab-separated-values"
     }
 }
@@ -57,7 +58,9 @@ impl Told {
 impl Params {
     pub(super) fn name(&self) -> Result<DatasetName, Problem> {
         let Some(name) = &self.name else {
-            return Err(Problem::bad_request("the query lacks `name`, the dataset to fill: `POST /ingest?name=sales`"));
+            return Err(Problem::bad_request(
+                "the query lacks `name`, the dataset to fill: `POST /ingest?name=sales`",
+            ));
         };
         DatasetName::parse(name.as_str()).map_err(|error| Problem::bad_request(error.to_string()))
     }
@@ -133,7 +136,10 @@ mod tests {
     fn tabs_part_the_fields_of_a_tsv_file() {
         assert_eq!(spec(Params::default(), "a.csv", "text/csv").csv.delimiter, ',');
         assert_eq!(spec(Params::default(), "a.TSV", "").csv.delimiter, '\t');
-        assert_eq!(spec(Params::default(), "", "text/tab-separated-values; charset=utf-8").csv.delimiter, '\t');
+        assert_eq!(
+            spec(Params::default(), "", "text/tab-separated-values; charset=utf-8").csv.delimiter,
+            '\t'
+        );
         let asked = Params { delimiter: Some(";".into()), ..Params::default() };
         assert_eq!(spec(asked, "a.tsv", "").csv.delimiter, ';');
     }

@@ -38,20 +38,33 @@ impl Running {
         Self { most, ingests: Arc::default() }
     }
 
-    /// The right to ingest into the dataset, until it is dropped.
+    /// The right to ingest an upload into the dataset, until it is dropped.
     pub(super) fn claim(&self, name: &DatasetName) -> Result<Claim, Problem> {
         let mut ingests = self.lock();
-        if ingests.running.contains_key(name) {
-            let message = format!("an ingest into dataset `{name}` is running; /ingest/progress says how far it is");
-            return Err(Problem { code: "ingest_running", ..Problem::conflict(message) });
-        }
-        if ingests.running.len() >= self.most {
-            let message = format!("{} ingests are running, as many as are allowed at once", self.most);
+        if !ingests.running.contains_key(name) && ingests.running.len() >= self.most {
+            let message =
+                format!("{} ingests are running, as many as are allowed at once", ingests.running.len());
             return Err(Problem::unavailable(message, RETRY_AFTER));
+        }
+        self.claimed(&mut ingests, name).ok_or_else(|| {
+            let message =
+                format!("an ingest into dataset `{name}` is running; /ingest/progress says how far it is");
+            Problem { code: "ingest_running", ..Problem::conflict(message) }
+        })
+    }
+
+    /// The same for who decides by himself how many run. `None` while another ingest into the dataset runs.
+    pub(super) fn claim_beyond_the_cap(&self, name: &DatasetName) -> Option<Claim> {
+        self.claimed(&mut self.lock(), name)
+    }
+
+    fn claimed(&self, ingests: &mut Ingests, name: &DatasetName) -> Option<Claim> {
+        if ingests.running.contains_key(name) {
+            return None;
         }
         let tracker = Tracker::new(name.as_str());
         ingests.running.insert(name.clone(), tracker.clone());
-        Ok(Claim { running: self.clone(), name: name.clone(), tracker })
+        Some(Claim { running: self.clone(), name: name.clone(), tracker })
     }
 
     /// What runs, and how the last one ended of each dataset where none runs, by name.
@@ -123,8 +136,13 @@ mod tests {
         let running = Running::new(1);
         let first = running.claim(&name("a")).unwrap();
         let refused = running.claim(&name("b")).unwrap_err();
-        assert_eq!((refused.status, refused.retry_after), (StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_AFTER)));
-        drop(first);
+        assert_eq!(
+            (refused.status, refused.retry_after),
+            (StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_AFTER))
+        );
+        let other_way = running.claim_beyond_the_cap(&name("b")).unwrap();
+        assert!(running.claim_beyond_the_cap(&name("b")).is_none());
+        drop((first, other_way));
         running.claim(&name("b")).unwrap();
     }
 

@@ -41,7 +41,11 @@ pub(super) struct Received {
 }
 
 /// Takes the field `file` of a multipart body, or any other body as it is.
-pub(super) async fn receive(request: Request, spool_dir: &Path, tracker: &Tracker) -> Result<Received, Problem> {
+pub(super) async fn receive(
+    request: Request,
+    spool_dir: &Path,
+    tracker: &Tracker,
+) -> Result<Received, Problem> {
     tracker.reading(request.body().size_hint().exact().unwrap_or(0));
     let told = Told::by_headers(request.headers());
     let content_type = told.content_type.as_deref().unwrap_or_default();
@@ -54,7 +58,12 @@ pub(super) async fn receive(request: Request, spool_dir: &Path, tracker: &Tracke
     }
 }
 
-async fn receive_raw(body: Body, told: Told, spool_dir: &Path, tracker: &Tracker) -> Result<Received, Problem> {
+async fn receive_raw(
+    body: Body,
+    told: Told,
+    spool_dir: &Path,
+    tracker: &Tracker,
+) -> Result<Received, Problem> {
     let broke_off = |error| Problem::bad_request("the body broke off before its end").because(error);
     let pieces = body.into_data_stream().map_err(broke_off);
     let upload = spooled(pieces, NAMELESS.to_owned(), spool_dir, tracker).await?;
@@ -69,11 +78,17 @@ async fn receive_form(request: Request, spool_dir: &Path, tracker: &Tracker) -> 
     // The form is read to its end: one that was cut after the file may have been cut in the file.
     while let Some(field) = form.next_field().await.map_err(broken)? {
         match field.name() {
-            Some("file") if received.is_none() => received = Some(receive_field(field, spool_dir, tracker).await?),
-            Some("file") => return Err(Problem::bad_request("the form has two fields `file`; send one file at a time")),
+            Some("file") if received.is_none() => {
+                received = Some(receive_field(field, spool_dir, tracker).await?)
+            }
+            Some("file") => {
+                return Err(Problem::bad_request("the form has two fields `file`; send one file at a time"));
+            }
             other => {
                 let other = other.unwrap_or_default();
-                let message = format!("the form has a field `{other}`; only `file` is expected, options go into the query");
+                let message = format!(
+                    "the form has a field `{other}`; only `file` is expected, options go into the query"
+                );
                 return Err(Problem::bad_request(message));
             }
         }
