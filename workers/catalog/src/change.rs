@@ -119,7 +119,7 @@ pub(crate) fn allowed_schema(
             name: name.clone(),
             current: current.schema_fingerprint.clone(),
             offered: schema_fingerprint(offered),
-            diff,
+            diff: Box::new(diff),
         });
     }
     let known = [&current.schema, retired].concat();

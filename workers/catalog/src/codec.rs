@@ -437,13 +437,11 @@ mod tests {
         let good = sample();
         let file = encode(&good);
         for at in 0..file.len() {
-            for bit in [at % 8] {
-                let mut bytes = file.to_vec();
-                bytes[at] ^= 1 << bit;
-                if let Ok(read) = decode(&good.name, bytes.into()) {
-                    // Padding, statistics and the like carry nothing that a manifest says.
-                    assert_eq!(read, good, "bit {bit} of byte {at}");
-                }
+            let mut bytes = file.to_vec();
+            bytes[at] ^= 1 << (at % 8);
+            if let Ok(read) = decode(&good.name, bytes.into()) {
+                // Padding and the like carry nothing that a manifest says.
+                assert_eq!(read, good, "byte {at}");
             }
         }
     }

@@ -33,7 +33,7 @@ pub enum Error {
         /// The fingerprint that was offered.
         offered: String,
         /// What differs.
-        diff: SchemaDiff,
+        diff: Box<SchemaDiff>,
     },
     /// No manifest has this name.
     #[error("there is no dataset `{0}`")]

@@ -1,5 +1,6 @@
 //! Datasets to register, and stores that watch what is asked of them.
 #![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and uses its own part")]
+#![allow(clippy::unwrap_used, reason = "tests panic; clippy knows it only inside test functions")]
 
 use std::sync::{
     Arc, Mutex,
