@@ -110,6 +110,7 @@ impl Error {
     }
 
     /// A failure of this machine's file system.
+    #[allow(clippy::needless_pass_by_value, reason = "map_err hands the error over")]
     pub(crate) fn local(path: &Path, error: std::io::Error) -> Self {
         let message = format!("{}: {error}", path.display());
         match error.kind() {

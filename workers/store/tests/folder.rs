@@ -1,6 +1,8 @@
 //! The folder backend keeps every promise, and those that only a folder makes: to whoever looks into it, to other
 //! processes, and after a crash.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail as its body does")]
+
 use std::{
     env, fs,
     io::{BufRead, BufReader},
@@ -9,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use lakehouse_contract::dataset::hex;
 use lakehouse_store::{Condition, Error, Payload, Store, folder::Folder};
 use sha2::{Digest, Sha256};
 use suite::{key, names, put, read, text};
@@ -173,7 +176,7 @@ async fn a_writer_that_is_killed_leaves_the_old_object_or_the_new_one() {
         assert_eq!(rest.len(), filling(number), "the rest of write {number}");
         for listed in store.list_all("blobs/").await.unwrap() {
             let blob = store.get(&listed.key, None).await.unwrap().bytes(1 << 20).await.unwrap();
-            let hash: String = Sha256::digest(&blob).iter().map(|byte| format!("{byte:02x}")).collect();
+            let hash = hex(&Sha256::digest(&blob));
             assert_eq!(listed.key.as_str(), format!("blobs/{hash}.parquet"));
         }
     }

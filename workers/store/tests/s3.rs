@@ -1,5 +1,7 @@
 //! The S3 backend keeps every promise against a real MinIO, and those that a network asks for.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail as its body does")]
+
 use std::{sync::LazyLock, time::Duration};
 
 use futures::{StreamExt, TryStreamExt};
@@ -143,7 +145,7 @@ async fn wrong_keys_are_denied_without_being_shown() {
         (Minio::ACCESS_KEY, "wrong-secret-0", "SignatureDoesNotMatch"),
         ("wrong-access-0", Minio::SECRET_KEY, "InvalidAccessKeyId"),
     ] {
-        let credentials = credentials(access_key, secret_key);
+        let credentials = Some(credentials(access_key, secret_key));
         let error = Store::s3(S3Settings { credentials, ..settings(&MINIO) }).await.unwrap_err();
         let message = error.to_string();
         assert!(matches!(error, Error::Denied { .. }), "{message}");
@@ -187,15 +189,15 @@ async fn a_file_of_certificates_that_holds_none_is_refused() {
 fn settings(minio: &Minio) -> S3Settings {
     S3Settings {
         endpoint: Some(minio.endpoint()),
-        credentials: credentials(Minio::ACCESS_KEY, Minio::SECRET_KEY),
+        credentials: Some(credentials(Minio::ACCESS_KEY, Minio::SECRET_KEY)),
         path_style: true,
         ..S3Settings::new(minio.bucket())
     }
 }
 
-fn credentials(access_key: &str, secret_key: &str) -> Option<S3Credentials> {
+fn credentials(access_key: &str, secret_key: &str) -> S3Credentials {
     let (access_key, secret_key) = (access_key.to_owned(), secret_key.to_owned());
-    Some(S3Credentials { access_key, secret_key, session_token: None })
+    S3Credentials { access_key, secret_key, session_token: None }
 }
 
 async fn through_a_proxy() -> (Store, Proxy) {

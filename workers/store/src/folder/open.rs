@@ -32,17 +32,16 @@ pub(super) fn open(path: &Path) -> Result<PathBuf> {
             message: format!("{} is a file; a store needs a folder", path.display()),
         });
     }
-    if !is_ours(&root)? {
-        if let Some(name) = foreign(&root).map_err(failed)?
-            // The first scan may have passed just before another process made the folder ours.
-            && !is_ours(&root)?
-        {
-            let message = format!(
-                "{} is not a Lakehouse folder (it holds `{name}` and no {MARKER}): give an empty or a new folder",
-                path.display()
-            );
-            return Err(Error::Unfit { message });
-        }
+    if !is_ours(&root)?
+        && let Some(name) = foreign(&root).map_err(failed)?
+        // The first look may have passed just before another process made the folder ours.
+        && !is_ours(&root)?
+    {
+        let message = format!(
+            "{} is not a Lakehouse folder (it holds `{name}` and no {MARKER}): give an empty or a new folder",
+            path.display()
+        );
+        return Err(Error::Unfit { message });
     }
     for part in [locks(&root), writing(&root)] {
         make(&part).map_err(failed)?;

@@ -64,7 +64,7 @@ impl Inner {
 
     /// Checks the condition early, so that a body that cannot be committed is not written, and makes room for the body.
     pub(super) fn begin(&self, key: &Key, path: &Path, condition: &Condition) -> Result<Writing> {
-        self.check(key, path, condition)?;
+        check(key, path, condition)?;
         let file = self.new_file().map_err(|error| Error::local(&self.root, error))?;
         Ok(Writing { file })
     }
@@ -83,7 +83,7 @@ impl Inner {
         // The long flush comes before the lock.
         file.as_file().sync_all().map_err(local)?;
         let _lock = self.lock(key)?;
-        let before = self.check(key, path, condition)?;
+        let before = check(key, path, condition)?;
         let written = later_than(before.as_ref(), file.as_file()).map_err(local)?;
         let folder = path.parent().unwrap_or(&self.root);
         for attempt in 1.. {
@@ -110,16 +110,6 @@ impl Inner {
             Err(error) if is_missing(&error) => Ok(()),
             Err(error) => Err(local(error)),
         }
-    }
-
-    fn check(&self, key: &Key, path: &Path, condition: &Condition) -> Result<Option<Meta>> {
-        let found = current(path).map_err(|error| Error::local(path, error))?;
-        let holds = match condition {
-            Condition::Always => true,
-            Condition::Absent => found.is_none(),
-            Condition::Matches(etag) => found.as_ref().is_some_and(|found| found.etag == *etag),
-        };
-        if holds { Ok(found) } else { Err(Error::Conflict { key: key.clone() }) }
     }
 
     /// A new file that holds a lock on itself, by which [`open::open`] in another process knows that it is in use.
@@ -181,6 +171,17 @@ impl Inner {
         // A set of names is whole between any two statements.
         self.durable.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What lies at `path` now, when `condition` holds of it.
+fn check(key: &Key, path: &Path, condition: &Condition) -> Result<Option<Meta>> {
+    let found = current(path).map_err(|error| Error::local(path, error))?;
+    let holds = match condition {
+        Condition::Always => true,
+        Condition::Absent => found.is_none(),
+        Condition::Matches(etag) => found.as_ref().is_some_and(|found| found.etag == *etag),
+    };
+    if holds { Ok(found) } else { Err(Error::Conflict { key: key.clone() }) }
 }
 
 /// Moves the time of `file` past that of the object before it, so that the two never share a mark.

@@ -30,7 +30,7 @@ pub(super) struct Failure {
 
 impl Failure {
     /// Frees a failure of its operation's type.
-    pub(super) fn of<E>(error: SdkError<E, HttpResponse>) -> Self
+    pub(super) fn of<E>(error: &SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + StdError + 'static,
     {
@@ -39,7 +39,7 @@ impl Failure {
         let code = error.code().unwrap_or_default().to_owned();
         let spoken = error.message().map(str::to_owned);
         let built = matches!(error, SdkError::ConstructionFailure(_));
-        let message = spoken.unwrap_or_else(|| chain(&error));
+        let message = spoken.unwrap_or_else(|| chain(error));
         let hopeless = status.is_none()
             && (built
                 || ["certificate", "credential", "UnknownIssuer"].iter().any(|sign| message.contains(sign)));

@@ -58,7 +58,7 @@ impl S3 {
         loop {
             let mut failure = match tokio::time::timeout(limit, attempt()).await {
                 Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => Failure::of(error),
+                Ok(Err(error)) => Failure::of(&error),
                 Err(_) => Failure::timeout(limit.as_secs()),
             };
             may_have_happened |= failure.may_have_happened;

@@ -89,7 +89,7 @@ pub(crate) fn pieces(count: usize, size: usize) -> Payload {
 }
 
 pub(crate) fn piece(index: usize, size: usize) -> Bytes {
-    (0..size).map(|at| ((at * 31 + index * 7) % 251) as u8).collect::<Vec<_>>().into()
+    (0..size).map(|at| u8::try_from((at * 31 + index * 7) % 251).unwrap()).collect::<Vec<_>>().into()
 }
 
 pub(crate) async fn has_pieces(store: &Store, name: &str, count: usize, size: usize) -> bool {

@@ -260,7 +260,7 @@ pub(crate) async fn a_part_below_a_prefix_is_a_store_of_its_own(store: &Store) {
     assert!(is_conflict(&left.put(&key("x/1"), text("again"), Condition::Absent).await));
     left.delete(&key("x/1")).await.unwrap();
     assert_eq!(names(store, "").await, ["tenants/ab/x/1"]);
-    let too_long = key(&"k/".repeat(511).trim_end_matches('/').to_owned());
+    let too_long = key("k/".repeat(511).trim_end_matches('/'));
     assert!(matches!(left.put(&too_long, text("x"), Condition::Always).await, Err(Error::UnfitKey { .. })));
     assert!(matches!(left.head(&too_long).await, Err(Error::NotFound { .. })));
 }
