@@ -20,12 +20,22 @@ const ATTEMPTS: usize = 5;
 /// Runs `$1` until its own input ends or says something, then ends it. Only the end of the input, which is the end of
 /// the test, removes the folder `$3`.
 const KEEPER: &str = r#"
-"$1" server --quiet --address "$2" "$3/data" >"$3/log" 2>&1 </dev/null &
+"$1" server --quiet --certs-dir "$3/certs" --address "$2" "$3/data" >"$3/log" 2>&1 </dev/null &
 server=$!
 word=$(head -c 1)
 kill -9 "$server"
 wait "$server" 2>/dev/null
 [ -n "$word" ] || rm -rf -- "$3"
+"#;
+
+/// Makes an authority in the folder `$1`, and a server's key and certificate where MinIO looks for them.
+const CERTIFICATES: &str = r#"
+cd "$1"
+key="-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+openssl req -x509 $key -keyout authority.key -out authority.crt -days 2 -subj "/CN=Authority of the tests"
+openssl req $key -keyout certs/private.key -out server.csr -subj "/CN=minio"
+echo "subjectAltName=IP:127.0.0.1" >names
+openssl x509 -req -in server.csr -CA authority.crt -CAkey authority.key -CAcreateserial -days 2 -extfile names -out certs/public.crt
 "#;
 
 /// A running MinIO. Ends when it is dropped.
@@ -34,6 +44,7 @@ pub struct Minio {
     binary: PathBuf,
     folder: TempDir,
     port: u16,
+    tls: bool,
     keeper: Option<Child>,
     buckets: AtomicUsize,
 }
@@ -48,10 +59,21 @@ impl Minio {
     ///
     /// Panics, with a sentence, when it cannot be built or does not start.
     pub fn start() -> Self {
+        Self::start_in(new_folder(), false)
+    }
+
+    /// Starts a server that speaks TLS, with a certificate by an authority of its own: [`Minio::authority`].
+    /// `None` when this machine has no `openssl` to make one.
+    pub fn start_with_tls() -> Option<Self> {
+        let folder = new_folder();
+        let made = Command::new("sh").args(["-ec", CERTIFICATES, "sh"]).arg(folder.path()).output();
+        let made = made.is_ok_and(|made| made.status.success());
+        made.then(|| Self::start_in(folder, true))
+    }
+
+    fn start_in(folder: TempDir, tls: bool) -> Self {
         let binary = build();
-        let folder = TempDir::with_prefix("lakehouse-minio-").expect("a temporary folder for MinIO");
-        std::fs::create_dir(folder.path().join("data")).expect("a folder for MinIO's data");
-        let mut minio = Self { binary, folder, port: 0, keeper: None, buckets: AtomicUsize::new(0) };
+        let mut minio = Self { binary, folder, port: 0, tls, keeper: None, buckets: AtomicUsize::new(0) };
         for _ in 0..ATTEMPTS {
             minio.port = free_port();
             if minio.spawn() {
@@ -61,9 +83,15 @@ impl Minio {
         panic!("MinIO did not start: {}", minio.log());
     }
 
-    /// `http://127.0.0.1:<port>`
+    /// `http://127.0.0.1:<port>`, or `https://`
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
+    }
+
+    /// The certificate, in PEM, that who trusts this server must trust.
+    pub fn authority(&self) -> PathBuf {
+        self.folder.path().join("authority.crt")
     }
 
     /// A new, empty bucket.
@@ -130,6 +158,10 @@ impl Minio {
     fn is_ready(&self) -> bool {
         let ask = || -> std::io::Result<bool> {
             let mut server = TcpStream::connect(("127.0.0.1", self.port))?;
+            if self.tls {
+                // It listens; asking it takes a client that speaks TLS.
+                return Ok(true);
+            }
             server.set_read_timeout(Some(Duration::from_secs(5)))?;
             server.write_all(b"GET /minio/health/ready HTTP/1.0\r\nHost: minio\r\n\r\n")?;
             let mut status = [0; 12];
@@ -148,6 +180,14 @@ impl Drop for Minio {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn new_folder() -> TempDir {
+    let folder = TempDir::with_prefix("lakehouse-minio-").expect("a temporary folder for MinIO");
+    for part in ["data", "certs"] {
+        std::fs::create_dir(folder.path().join(part)).expect("a folder for MinIO");
+    }
+    folder
 }
 
 fn build() -> PathBuf {

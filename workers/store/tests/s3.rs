@@ -178,6 +178,21 @@ async fn a_key_that_the_server_cannot_hold_is_refused_and_holds_nothing() {
 }
 
 #[tokio::test]
+async fn a_private_authority_is_trusted_when_it_is_named_and_only_then() {
+    let Some(minio) = Minio::start_with_tls() else {
+        eprintln!("skipped: this machine has no openssl");
+        return;
+    };
+    let trusting = S3Settings { ca_file: Some(minio.authority()), ..settings(&minio) };
+    let store = Store::s3(trusting).await.unwrap();
+    store.put(&key("a"), pieces(100, 100_003), Condition::Absent).await.unwrap();
+    assert!(has_pieces(&store, "a", 100, 100_003).await);
+    let error = Store::s3(settings(&minio)).await.unwrap_err();
+    assert!(matches!(error, Error::Unfit { .. }), "{error:?}");
+    assert!(error.to_string().contains("set AWS_CA_BUNDLE"), "{error}");
+}
+
+#[tokio::test]
 async fn a_file_of_certificates_that_holds_none_is_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let settings = S3Settings { ca_file: Some(file.path().to_owned()), ..settings(&MINIO) };
