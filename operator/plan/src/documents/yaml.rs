@@ -192,10 +192,15 @@ impl<'a> Reader<'a> {
     }
 
     fn next(&mut self) -> Result<Option<(Event<'a>, Span)>, Mistake> {
-        self.events.next_event().transpose().map_err(|error: ScanError| Mistake {
-            place: Place { line: error.marker().line(), column: error.marker().col() + 1 },
-            message: format!("the YAML cannot be read: {}", error.info()),
-        })
+        loop {
+            match self.events.next_event() {
+                // Another crate's features may turn these on for the whole build; they say nothing to us.
+                Some(Ok((Event::Comment(..), _))) => {}
+                None => return Ok(None),
+                Some(Ok(event)) => return Ok(Some(event)),
+                Some(Err(error)) => return Err(unreadable(&error)),
+            }
+        }
     }
 
     fn node(&mut self, event: Event<'a>, span: Span) -> Result<Node, Mistake> {
@@ -304,6 +309,13 @@ impl<'a> Reader<'a> {
     }
 }
 
+fn unreadable(error: &ScanError) -> Mistake {
+    Mistake {
+        place: Place { line: error.marker().line(), column: error.marker().col() + 1 },
+        message: format!("the YAML cannot be read: {}", error.info()),
+    }
+}
+
 /// What an unquoted text means.
 fn plain(text: String) -> Value {
     match text.as_str() {
@@ -393,6 +405,8 @@ mod tests {
         }
         let (roots, _) = documents("\u{feff}a: 1\r\nb: |\r\n  x\r\n  y\r\n");
         assert_eq!(roots[0].to_json(), json!({"a": 1, "b": "x\ny\n"}), "as an editor on Windows writes it");
+        let (roots, _) = documents("# above\na: # behind\n  # between\n  - 1\n# below\n---\n# next\nb: 2\n");
+        assert_eq!([roots[0].to_json(), roots[1].to_json()], [json!({"a": [1]}), json!({"b": 2})]);
         for nothing in ["~", "null", "", "# only a comment", "---\n---\n..."] {
             assert!(documents(nothing).0.is_empty(), "{nothing:?}");
         }
