@@ -47,8 +47,8 @@ pub(crate) struct Sql {
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
 
-    /// A value for the next `?`: a number, true, false or null as in JSON, anything else is text. Text that looks like
-    /// one of those goes into double quotes: --param '"60601"'
+    /// A value for the next `?`: true, false, null or a number in its plain form, such as 7 or -1.5; anything else is
+    /// text, also 007 and 0E0. Text that looks like one of those goes into double quotes: --param '"60601"'
     #[arg(long = "param", value_name = "VALUE", value_parser = param, allow_hyphen_values = true)]
     params: Vec<Value>,
 
@@ -127,12 +127,13 @@ fn read_statement(statement: Option<String>, file: Option<&Path>) -> anyhow::Res
     Ok(text)
 }
 
-/// A JSON scalar where the text is one, the text itself otherwise.
+/// A JSON scalar where the text is one, the text itself otherwise: `0E0` is an airport before it is a number.
 #[allow(clippy::unnecessary_wraps, reason = "clap wants a Result from a parser")]
 fn param(text: &str) -> Result<Value, std::convert::Infallible> {
     Ok(match serde_json::from_str(text) {
-        Ok(value @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_))) => value,
-        Ok(Value::Array(_) | Value::Object(_)) | Err(_) => Value::String(text.to_owned()),
+        Ok(value @ (Value::Null | Value::Bool(_) | Value::String(_))) => value,
+        Ok(Value::Number(number)) if number.to_string() == text => Value::Number(number),
+        Ok(Value::Number(_) | Value::Array(_) | Value::Object(_)) | Err(_) => Value::String(text.to_owned()),
     })
 }
 
@@ -232,6 +233,9 @@ mod tests {
             ("true", json!(true)),
             ("null", json!(null)),
             ("00501", json!("00501")),
+            ("0E0", json!("0E0")),
+            ("1e5", json!("1e5")),
+            ("18446744073709551616", json!("18446744073709551616")),
             ("\"60601\"", json!("60601")),
             ("Chicago", json!("Chicago")),
             ("[1,2]", json!("[1,2]")),

@@ -107,8 +107,6 @@ impl Controller {
         mut followed: watch::Receiver<Arc<Inputs>>,
         mut published: mpsc::UnboundedReceiver<DatasetName>,
     ) {
-        let first = followed.borrow_and_update().clone();
-        self.accept(first).await;
         let mut settled_once = false;
         loop {
             if let Some(name) = self.next_due() {
@@ -135,7 +133,7 @@ impl Controller {
     }
 
     /// Takes new inputs: what is new or has changed is due, what is gone is forgotten. Its data stays.
-    async fn accept(&mut self, inputs: Arc<Inputs>) {
+    pub(crate) async fn accept(&mut self, inputs: Arc<Inputs>) {
         let kept = match self.services.catalog.list().await {
             Ok(listing) => listing.datasets.iter().map(|manifest| manifest.name.clone()).collect(),
             Err(error) => {
@@ -187,7 +185,11 @@ impl Controller {
         dataset.metadata.creation_timestamp = Some(created.unwrap_or_else(|| Time(Timestamp::now())));
         let checked = check(&dataset);
         let declared = Declared { dataset, ..declared };
-        self.entries.insert(name, Entry { declared, checked, due: Some(Instant::now()), failures: 0 });
+        let entry = Entry { declared, checked, due: Some(Instant::now()), failures: 0 };
+        if self.resources.status(name.as_str()).is_none() {
+            self.report(&entry, None, SourceFacts::Unknown, RunFacts::Waiting, ServedFacts::NotYet, None);
+        }
+        self.entries.insert(name, entry);
     }
 
     fn published(&mut self, name: &DatasetName) {

@@ -16,20 +16,20 @@ use serde_json::{Value, json};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running process and the address that it printed.
-pub struct Lakehouse {
+pub(crate) struct Lakehouse {
     child: Child,
-    pub url: String,
+    pub(crate) url: String,
     stderr: Option<thread::JoinHandle<String>>,
 }
 
 impl Lakehouse {
     /// `lakehouse up ARGS --data DATA` on a free port.
-    pub fn up(data: &Path, args: &[&str]) -> Self {
+    pub(crate) fn up(data: &Path, args: &[&str]) -> Self {
         Self::start(up(data).args(args))
     }
 
     /// Starts a command that prints its address on a line of its standard output.
-    pub fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = child.stderr.take().unwrap();
         let stderr = thread::spawn(move || {
@@ -62,33 +62,33 @@ impl Lakehouse {
         }
     }
 
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Status and JSON body of a GET.
-    pub fn get(&self, path: &str) -> (u16, Value) {
+    pub(crate) fn get(&self, path: &str) -> (u16, Value) {
         answer(client().get(format!("{}{path}", self.url)))
     }
 
     /// Status and JSON body of a POST.
-    pub fn post(&self, path: &str, body: impl Into<Vec<u8>>) -> (u16, Value) {
+    pub(crate) fn post(&self, path: &str, body: impl Into<Vec<u8>>) -> (u16, Value) {
         answer(client().post(format!("{}{path}", self.url)).body(body.into()))
     }
 
     /// The rows of a query; panics with the answer when it fails.
-    pub fn sql(&self, sql: &str) -> Value {
+    pub(crate) fn sql(&self, sql: &str) -> Value {
         let (status, answer) = self.try_sql(sql);
         assert_eq!(status, 200, "{sql}: {answer}");
         answer["rows"].clone()
     }
 
-    pub fn try_sql(&self, sql: &str) -> (u16, Value) {
+    pub(crate) fn try_sql(&self, sql: &str) -> (u16, Value) {
         self.post("/v1/sql", json!({ "sql": sql }).to_string())
     }
 
     /// A dataset as `lakehouse get -o json` would show it.
-    pub fn dataset(&self, name: &str) -> Value {
+    pub(crate) fn dataset(&self, name: &str) -> Value {
         let (status, answer) =
             self.get(&format!("/apis/lakehouse.dev/v1alpha1/namespaces/default/datasets/{name}"));
         assert_eq!(status, 200, "{name}: {answer}");
@@ -96,7 +96,7 @@ impl Lakehouse {
     }
 
     /// Waits until the dataset's condition has this status, and gives the condition.
-    pub fn wait_for(&self, name: &str, condition: &str, status: &str) -> Value {
+    pub(crate) fn wait_for(&self, name: &str, condition: &str, status: &str) -> Value {
         eventually(&format!("dataset {name}: {condition}={status}"), || {
             let dataset = self.dataset(name);
             let conditions = dataset["status"]["conditions"].as_array().cloned().unwrap_or_default();
@@ -108,7 +108,7 @@ impl Lakehouse {
     }
 
     /// Waits until the dataset serves this version.
-    pub fn wait_for_version(&self, name: &str, version: u64) {
+    pub(crate) fn wait_for_version(&self, name: &str, version: u64) {
         eventually(&format!("dataset {name} at version {version}"), || {
             let status = self.dataset(name)["status"].clone();
             if status["version"] == version { Ok(()) } else { Err(status.to_string()) }
@@ -116,7 +116,7 @@ impl Lakehouse {
     }
 
     /// Ends it as Ctrl-C does, and gives whether it ended well and what it wrote to standard error.
-    pub fn stop(mut self) -> (bool, String) {
+    pub(crate) fn stop(mut self) -> (bool, String) {
         signal(self.id(), "INT");
         let status = eventually("the process ends", || {
             self.child.try_wait().unwrap().ok_or_else(|| "it still runs".to_owned())
@@ -125,7 +125,7 @@ impl Lakehouse {
     }
 
     /// Ends it as a power cut does.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -139,7 +139,7 @@ impl Drop for Lakehouse {
 }
 
 /// `lakehouse` with an environment of its own.
-pub fn lakehouse() -> Command {
+pub(crate) fn lakehouse() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lakehouse"));
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
@@ -151,21 +151,21 @@ pub fn lakehouse() -> Command {
 }
 
 /// `lakehouse up` on a free port.
-pub fn up(data: &Path) -> Command {
+pub(crate) fn up(data: &Path) -> Command {
     let mut command = lakehouse();
     command.args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(data);
     command
 }
 
 /// Runs a command to its end.
-pub fn run(command: &mut Command) -> (bool, String, String) {
+pub(crate) fn run(command: &mut Command) -> (bool, String, String) {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     (status.success(), text(stdout), text(stderr))
 }
 
 /// Asks until the answer is good; panics with the last bad one.
-pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match ask() {
@@ -177,13 +177,13 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> 
 }
 
 /// Writes a file below `folder` and gives its path.
-pub fn file(folder: &Path, name: &str, content: &str) -> PathBuf {
+pub(crate) fn file(folder: &Path, name: &str, content: &str) -> PathBuf {
     let path = folder.join(name);
     std::fs::write(&path, content).unwrap();
     path
 }
 
-pub fn signal(process: u32, name: &str) {
+pub(crate) fn signal(process: u32, name: &str) {
     assert!(Command::new("kill").args(["-s", name, &process.to_string()]).status().unwrap().success());
 }
 
