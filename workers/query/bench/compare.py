@@ -55,7 +55,7 @@ def compare(address, file, rows):
         remote, local = in_turn(lambda: post(there, sql), lambda: here.execute(sql).fetchall())
         print(f"{name:<16}{remote:>10.2f}{local:>10.2f}{remote - local:>10.2f}{remote / local:>8.2f}")
     arrow = "application/vnd.apache.arrow.stream"
-    remote, local = in_turn(lambda: post(there, STREAM, arrow), lambda: here.execute(STREAM).fetch_arrow_table(), times=5)
+    remote, local = in_turn(lambda: post(there, STREAM, arrow), lambda: here.execute(STREAM).to_arrow_table(), times=5)
     print(f"{'all as Arrow':<16}{remote:>10.2f}{local:>10.2f}{remote - local:>10.2f}{remote / local:>8.2f}")
     print(f"\n{throughput(address, 'SELECT 42'):.0f} and {throughput(address, QUERIES[2][1]):.0f} queries a second "
           "from 8 connections (constant, one row by id)")

@@ -5,6 +5,7 @@
 use std::{fs::File, path::PathBuf};
 
 use arrow::datatypes::{DataType, TimeUnit};
+use axum::serve::ListenerExt;
 use lakehouse_catalog::Catalog;
 use lakehouse_contract::{
     Column, ColumnType, DataObject, DatasetName,
@@ -59,6 +60,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let engine = Engine::open(store, catalog, Settings::new(cache.path())).await?;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
+    // Without this, a streamed answer waits for the client's delayed acknowledgements.
+    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
     axum::serve(listener, router(engine)).await?;
     Ok(())
 }

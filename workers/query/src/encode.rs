@@ -34,6 +34,9 @@ impl Format {
     }
 }
 
+/// How much more room a value may take in Arrow than in JSON: eight bytes for a digit and a comma.
+const WIDER: usize = 4;
+
 /// Turns batches into bytes.
 pub(crate) enum Encoder {
     Json { out: Vec<u8>, rows: u64, limit: usize },
@@ -82,6 +85,10 @@ impl Encoder {
     pub(crate) fn rows(&mut self, batch: StructArray) -> Result<(), Error> {
         match self {
             Self::Json { out, rows, limit } => {
+                // A row of huge texts is refused before it is written, and not after.
+                if batch.get_array_memory_size() > limit.saturating_mul(WIDER) {
+                    return Err(Error::TooLarge { limit: *limit });
+                }
                 let columns = Column::members(&batch)?;
                 for row in 0..batch.len() {
                     out.extend_from_slice(if *rows == 0 { b"[" } else { b",[" });

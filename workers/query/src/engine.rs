@@ -9,11 +9,12 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use lakehouse_catalog::Catalog;
 use lakehouse_contract::sql::SqlRequest;
 use lakehouse_store::Store;
@@ -51,7 +52,7 @@ pub(crate) struct Inner {
     pub(crate) doomed: AtomicBool,
     /// Whether the catalogue was read at least once.
     followed: AtomicBool,
-    wake: Notify,
+    wake: Arc<Notify>,
     gate: Gate,
 }
 
@@ -70,7 +71,7 @@ impl Engine {
             refreshing: Mutex::new(()),
             doomed: AtomicBool::new(false),
             followed: AtomicBool::new(false),
-            wake: Notify::new(),
+            wake: Arc::default(),
             gate: Gate::new(&settings),
             settings,
         });
@@ -78,7 +79,8 @@ impl Engine {
         if let Err(error) = engine.refresh().await {
             warn!(%error, "The views will follow the catalogue once it can be read");
         }
-        tokio::spawn(follow(Arc::downgrade(&engine.inner)));
+        let Inner { wake, settings, .. } = &*engine.inner;
+        tokio::spawn(follow(Arc::downgrade(&engine.inner), wake.clone(), settings.refresh_interval));
         Ok(engine)
     }
 
@@ -138,7 +140,7 @@ impl Engine {
 const AHEAD: usize = 4;
 
 /// How long DuckDB may take to notice that a query is to end before the caller is told without it.
-const GRACE: std::time::Duration = std::time::Duration::from_millis(500);
+const GRACE: Duration = Duration::from_millis(500);
 
 async fn late(watch: &Watch) -> Error {
     let ended = watch.ended().await;
@@ -166,6 +168,22 @@ pub struct Answer {
     _caller: Caller,
 }
 
+impl Answer {
+    /// The whole answer in one piece.
+    pub async fn bytes(mut self) -> Result<Bytes, Error> {
+        let first = self.next().await.transpose()?.unwrap_or_default();
+        let mut rest = Vec::new();
+        while let Some(piece) = self.next().await.transpose()? {
+            rest.push(piece);
+        }
+        if rest.is_empty() {
+            return Ok(first);
+        }
+        rest.insert(0, first);
+        Ok(rest.concat().into())
+    }
+}
+
 impl Stream for Answer {
     type Item = Result<Bytes, Error>;
 
@@ -179,6 +197,12 @@ impl Stream for Answer {
             Some(Piece::Failed(error)) => Some(Err(error)),
             None => Some(Err(Error::Internal("the query broke off".into()))),
         })
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.wake.notify_one();
     }
 }
 
@@ -197,14 +221,14 @@ impl Inner {
 }
 
 /// Compares the views with the catalogue for as long as somebody holds the engine.
-async fn follow(engine: Weak<Inner>) {
+async fn follow(engine: Weak<Inner>, wake: Arc<Notify>, interval: Duration) {
     loop {
-        let Some(inner) = engine.upgrade() else { return };
-        // Woken early when the database has failed.
+        // Woken early when the database has failed, or when nobody holds the engine any more.
         tokio::select! {
-            () = tokio::time::sleep(inner.settings.refresh_interval) => {}
-            () = inner.wake.notified() => {}
+            () = tokio::time::sleep(interval) => {}
+            () = wake.notified() => {}
         }
+        let Some(inner) = engine.upgrade() else { return };
         let engine = Engine { inner };
         if let Err(error) = engine.refresh().await {
             warn!(%error, "The views stay as they are");
@@ -228,4 +252,42 @@ fn unusable(settings: &Settings, error: &std::io::Error) -> Error {
 
 fn open_database(settings: &Settings) -> Result<Database, Error> {
     Database::open(settings).map_err(|error| Error::Internal(format!("DuckDB cannot be opened: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_database_that_failed_for_good_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::memory();
+        let settings = Settings { refresh_interval: Duration::from_hours(1), ..Settings::new(folder.path()) };
+        let engine = Engine::open(store.clone(), Catalog::new(store), settings).await.unwrap();
+        let failed = engine.inner.generation.load_full();
+        engine.inner.doom(&failed);
+        assert!(!engine.is_ready());
+        while Arc::ptr_eq(&failed.database, &engine.inner.generation.load().database) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        engine.inner.doom(&failed);
+        assert!(engine.is_ready(), "a late failure of the old database dooms nothing");
+        let request = SqlRequest { sql: "SELECT 42".into(), ..SqlRequest::default() };
+        let answer = engine.query(request, Format::Csv).await.unwrap();
+        assert_eq!(answer.bytes().await.unwrap(), "42\r\n42\r\n");
+    }
+
+    #[tokio::test]
+    async fn dropping_the_engine_ends_its_follower() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::memory();
+        let settings =
+            Settings { refresh_interval: Duration::from_millis(1), ..Settings::new(folder.path()) };
+        let engine = Engine::open(store.clone(), Catalog::new(store), settings).await.unwrap();
+        let inner = Arc::downgrade(&engine.inner);
+        drop(engine);
+        while inner.upgrade().is_some() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
 }

@@ -124,14 +124,15 @@ impl Job {
         let engine = &self.engine;
         let statement = parsed.check(connection, generation, &engine.scrub, self.limit)?;
         let _pins = self.pins(generation, &statement.datasets)?;
-        match self.attempt(connection, &statement.sql, params::start) {
+        let answered = match self.attempt(connection, &statement.sql, params::start) {
             // When a thread of a stream fails, DuckDB may tell of the interrupt that stopped the others and not of the
             // failure. Run as a whole, the statement tells what is wrong.
             Err(Error::Gone) if self.watch.verdict().is_none() && !self.sent.get() => {
                 self.attempt(connection, &statement.sql, params::start_whole)
             }
             answered => answered,
-        }
+        };
+        answered.map_err(|error| blamed(error, generation, &statement.datasets))
     }
 
     /// Runs a statement that may run.
@@ -198,6 +199,20 @@ impl Job {
         let patience = self.engine.settings.stall_timeout;
         let handed = hand(&self.pieces, patience, Piece::Bytes(bytes.into()));
         self.watch.off_the_clock(|| self.runtime.block_on(handed))
+    }
+}
+
+/// An error that names a file is about the dataset that the file belongs to.
+fn blamed(error: Error, generation: &Generation, names: &BTreeSet<String>) -> Error {
+    let (Error::Sql(message) | Error::Refused(message) | Error::Internal(message)) = &error else {
+        return error;
+    };
+    let manifests = names.iter().filter_map(|name| generation.manifest(name));
+    let mut owners =
+        manifests.filter(|manifest| manifest.objects.iter().any(|o| message.contains(&o.sha256)));
+    match owners.next() {
+        Some(manifest) => Error::Dataset { dataset: manifest.name.to_string(), message: message.clone() },
+        None => error,
     }
 }
 

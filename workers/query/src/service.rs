@@ -25,8 +25,12 @@ async fn sql(
 ) -> Result<Response, Problem> {
     let format = format(&headers).ok_or_else(not_acceptable)?;
     let answer = engine.query(request, format).await?;
-    // An error in the stream makes the server cut the connection: no reader takes a part for the whole.
-    Ok(([(header::CONTENT_TYPE, format.media_type())], Body::from_stream(answer)).into_response())
+    let body = match format {
+        Format::Json => Body::from(answer.bytes().await?),
+        // An error in the stream makes the server cut the connection: no reader takes a part for the whole.
+        Format::Arrow | Format::Csv => Body::from_stream(answer),
+    };
+    Ok(([(header::CONTENT_TYPE, format.media_type())], body).into_response())
 }
 
 async fn views(State(engine): State<Engine>) -> axum::Json<Views> {

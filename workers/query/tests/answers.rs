@@ -169,6 +169,14 @@ async fn a_billion_rows_are_too_large_for_json_and_stream_as_csv() {
 }
 
 #[tokio::test]
+async fn one_huge_value_is_too_large_for_json() {
+    let lake = Lake::with_workers(Settings { max_result_bytes: 1 << 20, ..settings() }).await;
+    let (status, body) = lake.sql("SELECT repeat('x', 20000000)").await;
+    assert_eq!((status.as_u16(), &body["error"]["code"]), (413, &json!("result_too_large")), "{body}");
+    lake.is_well().await;
+}
+
+#[tokio::test]
 async fn an_error_in_the_middle_of_a_stream_breaks_it_off() {
     let lake = Lake::new().await;
     let sql = "SELECT CASE WHEN range < 900000 THEN range ELSE error('late')::BIGINT END FROM range(1000000)";
@@ -217,14 +225,14 @@ async fn a_reader_that_leaves_in_the_middle_of_a_stream_ends_its_query() {
 async fn a_reader_that_takes_nothing_loses_its_place_and_its_time_is_not_the_querys() {
     let lake = Lake::with_workers(Settings {
         max_concurrent: 1,
-        timeout: Duration::from_secs(3),
-        stall_timeout: Duration::from_secs(5),
+        timeout: Duration::from_secs(2),
+        stall_timeout: Duration::from_secs(4),
         ..settings()
     })
     .await;
-    let slow = json!({"sql": "SELECT * FROM range(1000000)"});
+    let slow = json!({"sql": "SELECT repeat('x', 1000) FROM range(4000)"});
     let mut body = lake.router().oneshot(request(&slow, "text/csv")).await.unwrap().into_body();
-    tokio::time::sleep(Duration::from_millis(3500)).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
     while let Some(frame) = body.frame().await {
         frame.unwrap();
     }

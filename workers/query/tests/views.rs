@@ -118,6 +118,21 @@ async fn a_lost_or_damaged_file_hides_its_own_dataset_only() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_damaged_on_this_disk_is_its_datasets_fault() {
+    let lake = Lake::with_workers(settings()).await;
+    lake.put("hurt", &workers(&["Eve"])).await;
+    lake.engine.refresh().await.unwrap();
+    let manifest = lake.catalog.get(&DatasetName::parse("hurt").unwrap()).await.unwrap().unwrap();
+    let object = &manifest.objects[0];
+    let file = lake.folder.path().join(format!("query/blobs/{}.parquet", object.sha256));
+    std::fs::write(&file, vec![0; usize::try_from(object.size).unwrap()]).unwrap();
+    let (status, body) = lake.sql("FROM hurt").await;
+    assert_eq!((status.as_u16(), &body["error"]["details"]["dataset"]), (502, &json!("hurt")), "{body}");
+    assert!(!body.to_string().contains(&*lake.folder.path().to_string_lossy()), "{body}");
+    lake.is_well().await;
+}
+
+#[tokio::test]
 async fn files_that_do_not_fit_the_cache_are_fetched_when_they_are_asked_for() {
     let lake = Lake::with(Settings { cache_limit: 1, ..settings() }).await;
     for name in ["one", "two", "three"] {
