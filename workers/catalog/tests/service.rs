@@ -1,4 +1,5 @@
 //! catalogd's answers, through its router.
+#![allow(clippy::unwrap_used, reason = "tests panic; clippy knows it only inside test functions")]
 
 mod support;
 

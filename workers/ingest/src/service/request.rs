@@ -125,23 +125,23 @@ mod tests {
 
     #[test]
     fn a_file_is_csv_unless_something_says_otherwise() {
-        assert_eq!(spec(Params::default(), "", "").format, Format::CSV);
-        assert_eq!(spec(Params::default(), "", "application/x-ndjson").format, Format::NDJSON);
-        assert_eq!(spec(Params::default(), "a.CSV", "application/x-ndjson").format, Format::CSV);
+        assert_eq!(spec(&Params::default(), "", "").format, Format::CSV);
+        assert_eq!(spec(&Params::default(), "", "application/x-ndjson").format, Format::NDJSON);
+        assert_eq!(spec(&Params::default(), "a.CSV", "application/x-ndjson").format, Format::CSV);
         let asked = Params { format: Some("parquet".into()), ..Params::default() };
-        assert_eq!(spec(asked, "a.csv", "text/csv").format, Format::Parquet);
+        assert_eq!(spec(&asked, "a.csv", "text/csv").format, Format::Parquet);
     }
 
     #[test]
     fn tabs_part_the_fields_of_a_tsv_file() {
-        assert_eq!(spec(Params::default(), "a.csv", "text/csv").csv.delimiter, ',');
-        assert_eq!(spec(Params::default(), "a.TSV", "").csv.delimiter, '\t');
+        assert_eq!(spec(&Params::default(), "a.csv", "text/csv").csv.delimiter, ',');
+        assert_eq!(spec(&Params::default(), "a.TSV", "").csv.delimiter, '\t');
         assert_eq!(
-            spec(Params::default(), "", "text/tab-separated-values; charset=utf-8").csv.delimiter,
+            spec(&Params::default(), "", "text/tab-separated-values; charset=utf-8").csv.delimiter,
             '\t'
         );
         let asked = Params { delimiter: Some(";".into()), ..Params::default() };
-        assert_eq!(spec(asked, "a.tsv", "").csv.delimiter, ';');
+        assert_eq!(spec(&asked, "a.tsv", "").csv.delimiter, ';');
     }
 
     #[test]
@@ -169,7 +169,7 @@ mod tests {
         DatasetName::parse("sales").unwrap()
     }
 
-    fn spec(params: Params, file_name: &str, content_type: &str) -> IngestSpec {
+    fn spec(params: &Params, file_name: &str, content_type: &str) -> IngestSpec {
         let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let told = Told { file_name: some(file_name), content_type: some(content_type) };
         params.spec(name(), &told).unwrap()

@@ -76,10 +76,10 @@ async fn receive_form(request: Request, spool_dir: &Path, tracker: &Tracker) -> 
         .map_err(|error| Problem::bad_request(error.body_text()))?;
     let mut received = None;
     // The form is read to its end: one that was cut after the file may have been cut in the file.
-    while let Some(field) = form.next_field().await.map_err(broken)? {
+    while let Some(field) = form.next_field().await.map_err(|error| broken(&error))? {
         match field.name() {
             Some("file") if received.is_none() => {
-                received = Some(receive_field(field, spool_dir, tracker).await?)
+                received = Some(receive_field(field, spool_dir, tracker).await?);
             }
             Some("file") => {
                 return Err(Problem::bad_request("the form has two fields `file`; send one file at a time"));
@@ -102,11 +102,11 @@ async fn receive_field(field: Field<'_>, spool_dir: &Path, tracker: &Tracker) ->
         content_type: field.content_type().map(str::to_owned),
     };
     let source = told.file_name.as_deref().filter(|name| !name.is_empty()).unwrap_or(NAMELESS).to_owned();
-    let upload = spooled(field.map_err(broken), source, spool_dir, tracker).await?;
+    let upload = spooled(field.map_err(|error| broken(&error)), source, spool_dir, tracker).await?;
     Ok(Received { upload, told })
 }
 
-fn broken(error: MultipartError) -> Problem {
+fn broken(error: &MultipartError) -> Problem {
     Problem::bad_request(format!("the form cannot be read: {}", error.body_text()))
 }
 
