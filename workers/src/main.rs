@@ -7,6 +7,7 @@ mod client;
 mod commands;
 mod data_dir;
 mod failure;
+mod limits;
 mod listen;
 mod sample;
 mod serve;

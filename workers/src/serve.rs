@@ -13,6 +13,7 @@ use lakehouse_store::{Location, Store};
 use crate::{
     access::Access,
     data_dir,
+    limits::Limits,
     listen::bind,
     services::{Places, Services, owner},
 };
@@ -44,6 +45,8 @@ pub(crate) struct Serve {
     upstreams: Vec<String>,
     #[command(flatten)]
     access: Access,
+    #[command(flatten)]
+    limits: Limits,
 }
 
 impl Serve {
@@ -62,7 +65,7 @@ impl Serve {
 
         let store = Store::open(&self.store).await.with_context(|| format!("the store {}", self.store))?;
         let places = Places { cache: &cache.join("cache"), spool: &cache.join("spool") };
-        let services = Services::open(store, &self.roles, places).await?;
+        let services = Services::open(store, &self.roles, places, self.limits).await?;
         let routes = if self.roles.contains(&Role::Gateway) {
             let mut upstreams = services.upstreams(&self.roles);
             for upstream in &self.upstreams {

@@ -14,7 +14,7 @@ use lakehouse_query::Engine;
 use lakehouse_store::Store;
 use tokio::sync::mpsc;
 
-use crate::up::Uploads;
+use crate::{limits::Limits, up::Uploads};
 
 /// Where the services of a process keep what they need besides the store.
 #[derive(Clone, Copy, Debug)]
@@ -33,25 +33,30 @@ pub(crate) struct Services {
     pub(crate) ingestd: Ingestd,
     /// What one ingest may use.
     pub(crate) ingest: Options,
+    limits: Limits,
     /// Only where queries are answered: it takes the most memory.
     pub(crate) engine: Option<Engine>,
 }
 
 impl Services {
     /// The services that `roles` need. With queryd among them, an ingest is answered when its rows can be queried.
-    pub(crate) async fn open(store: Store, roles: &[Role], places: Places<'_>) -> anyhow::Result<Self> {
+    pub(crate) async fn open(
+        store: Store,
+        roles: &[Role],
+        places: Places<'_>,
+        limits: Limits,
+    ) -> anyhow::Result<Self> {
         let catalog = Catalog::new(store.clone());
         let engine = if roles.contains(&Role::Queryd) {
-            let settings = lakehouse_query::Settings::new(places.cache);
-            Some(Engine::open(store.clone(), catalog.clone(), settings).await?)
+            Some(Engine::open(store.clone(), catalog.clone(), limits.query(places.cache)?).await?)
         } else {
             None
         };
         let ingest = Options::new(places.spool);
-        let ingestd = Ingestd::new(store.clone(), catalog.clone(), ingestd::Settings::new(ingest.clone()));
+        let ingestd = Ingestd::new(store.clone(), catalog.clone(), limits.ingest(ingest.clone()));
         let refreshed = engine.clone();
         let ingestd = ingestd.on_published(move |name| refresh(refreshed.clone(), name));
-        Ok(Self { store, catalog, ingestd, ingest, engine })
+        Ok(Self { store, catalog, ingestd, ingest, limits, engine })
     }
 
     /// Lets `declared` say how uploads are read, and tells `published` of each.
@@ -77,7 +82,7 @@ impl Services {
         match role {
             Role::Gateway => Router::new(),
             Role::Storaged => {
-                lakehouse_storaged::router(self.store.clone(), &lakehouse_storaged::Settings::default())
+                lakehouse_storaged::router(self.store.clone(), &self.limits.storage())
             }
             Role::Catalogd => lakehouse_catalog::router(self.catalog.clone()),
             Role::Ingestd => ingestd::router(self.ingestd.clone()),

@@ -27,6 +27,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     access::Access,
     data_dir::{self, DataDir},
+    limits::Limits,
     listen::bind,
     services::{Places, Services},
 };
@@ -60,6 +61,8 @@ pub(crate) struct Up {
     store: Option<Location>,
     #[command(flatten)]
     access: Access,
+    #[command(flatten)]
+    limits: Limits,
 }
 
 /// What `up` runs in its process.
@@ -77,7 +80,7 @@ impl Up {
         let location = self.store.unwrap_or_else(|| Location::Folder(data.bucket()));
         let store = Store::open(&location).await?;
         let places = Places { cache: &data.cache(), spool: &data.spool() };
-        let mut services = Services::open(store, &ROLES, places).await?;
+        let mut services = Services::open(store, &ROLES, places, self.limits).await?;
 
         let screen = Screen::default();
         let (resources, uploads) = (Resources::default(), Uploads::default());
