@@ -154,12 +154,13 @@ async fn list(
 
 /// One table a kind that has resources, with an empty line between two.
 ///
-/// Where several kinds were asked for, a name says its kind, as in `kubectl get all`.
+/// Where there are several tables, a name says its kind, as in `kubectl get all`.
 fn tables(listed: &[Listed], wide: bool, now: Timestamp) -> anyhow::Result<String> {
-    let mut tables = Vec::new();
-    for Listed { definition, objects } in listed.iter().filter(|listed| !listed.objects.is_empty()) {
+    let found: Vec<_> = listed.iter().filter(|listed| !listed.objects.is_empty()).collect();
+    let mut tables = Vec::with_capacity(found.len());
+    for Listed { definition, objects } in &found {
         let mut table = lakehouse_plan::table::table(definition, objects, wide, now)?;
-        if listed.len() > 1 {
+        if found.len() > 1 {
             let names = &definition.spec.names;
             let kind = names.singular.as_ref().unwrap_or(&names.plural);
             for name in table.rows.iter_mut().filter_map(|row| row.first_mut()) {
