@@ -343,10 +343,7 @@ fn plan(header: &Header, declared: &[DeclaredColumn]) -> Result<Vec<PlannedColum
 fn header_fault(block: &Block, fault: HeaderFault) -> Error {
     let fault = match fault {
         HeaderFault::Syntax(syntax) => rows::syntax_fault(block, syntax, 0),
-        HeaderFault::Names(byte, message) => {
-            Fault { byte: Some(block.offset + byte as u64), ..Fault::whole(message) }
-        }
-        HeaderFault::File(fault) => fault,
+        HeaderFault::Other(fault) => fault,
     };
     fault.into()
 }

@@ -113,6 +113,19 @@ impl Fault {
     pub(crate) fn whole(message: impl Into<String>) -> Self {
         Self { line: None, byte: None, column: None, value: None, message: message.into() }
     }
+
+    /// A fault at a byte of the file. The line follows when it is known that there will be a message.
+    pub(crate) fn at(byte: u64, message: impl Into<String>) -> Self {
+        Self { byte: Some(byte), ..Self::whole(message) }
+    }
+
+    /// The first byte of `text` that is not UTF-8. `offset` is the place of `text` in the file.
+    pub(crate) fn not_utf8(text: &[u8], offset: u64) -> Self {
+        let valid = std::str::from_utf8(text).map_or_else(|error| error.valid_up_to(), str::len);
+        let byte = text.get(valid).copied().unwrap_or_default();
+        let message = format!("byte 0x{byte:02X} is not UTF-8 here; save the file as UTF-8");
+        Self::at(offset + valid as u64, message)
+    }
 }
 
 /// A value fit for a message: at most 60 characters, control characters escaped.

@@ -75,7 +75,9 @@ pub async fn ingest(
     tracker: &Tracker,
     options: &Options,
 ) -> Result<IngestAnswer, Error> {
+    let mut guard = CancelOnDrop { tracker, armed: true };
     let result = run(store, catalog, source, spec, origin, tracker, options).await;
+    guard.armed = false;
     tracker.end(&result);
     result
 }
@@ -148,11 +150,7 @@ async fn convert_on_a_thread(
         let converted = convert(&request, spool.folder(), &working, &admit)?;
         Ok((spool, converted))
     });
-    // When the caller drops this future, the thread hears of it.
-    let mut guard = CancelOnDrop { tracker, armed: true };
-    let joined = task.await;
-    guard.armed = false;
-    joined.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()))
+    task.await.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()))
 }
 
 async fn upload(
@@ -191,7 +189,7 @@ fn refuse_unavailable(spec: &IngestSpec) -> Result<(), Error> {
     Ok(())
 }
 
-/// Cancels the ingest unless its work came to an end.
+/// Tells the working thread, and whoever watches, that the caller has dropped the ingest.
 struct CancelOnDrop<'a> {
     tracker: &'a Tracker,
     armed: bool,
@@ -201,6 +199,7 @@ impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
         if self.armed {
             self.tracker.cancel();
+            self.tracker.end::<()>(&Err(Error::Cancelled));
         }
     }
 }

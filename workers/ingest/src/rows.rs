@@ -156,7 +156,7 @@ impl<'a> Reader<'a> {
         };
         let text = &block.bytes[at..end];
         if simdutf8::basic::from_utf8(text).is_err() {
-            return Err(not_utf8(text, block.offset + at as u64).into());
+            return Err(Fault::not_utf8(text, block.offset + at as u64).into());
         }
         let columns = self.index.columns;
         Ok(scanned.map_err(|syntax| syntax_fault(block, syntax, columns).into()))
@@ -215,7 +215,7 @@ impl<'a> Reader<'a> {
         &mut self,
         block: &Block,
         column: usize,
-        mut take: impl FnMut(Option<&[u8]>) -> Result<bool, Error>,
+        mut take: impl FnMut(Option<&[u8]>) -> parquet::errors::Result<bool>,
     ) -> Result<Option<Misfit>, Error> {
         let Self { pass, index, scratch } = self;
         for (row, field) in index.column(column).enumerate() {
@@ -235,14 +235,9 @@ impl<'a> Reader<'a> {
         let field = self.index.fields[row * self.index.columns + column];
         let value = shown(field.value(&block.bytes, &mut self.scratch));
         let column_type = reading.column_type();
-        Err(Fault {
-            line: None,
-            byte: Some(block.offset + field.start() as u64),
-            column: Some(name.clone()),
-            message: format!("`{value}` is not the declared {column_type}: {}", expectation(column_type)),
-            value: Some(value),
-        }
-        .into())
+        let message = format!("`{value}` is not the declared {column_type}: {}", expectation(column_type));
+        let fault = Fault::at(block.offset + field.start() as u64, message);
+        Err(Fault { column: Some(name.clone()), value: Some(value), ..fault }.into())
     }
 }
 
@@ -306,20 +301,7 @@ pub(crate) fn syntax_fault(block: &Block, syntax: Syntax, columns: usize) -> Fau
             )
         }
     };
-    Fault { line: None, byte: Some(block.offset + byte as u64), column: None, value: None, message }
-}
-
-/// Where and what the first byte is that is not UTF-8. `offset` is the place of `text` in the file.
-pub(crate) fn not_utf8(text: &[u8], offset: u64) -> Fault {
-    let valid = std::str::from_utf8(text).map_or_else(|error| error.valid_up_to(), str::len);
-    let byte = text.get(valid).copied().unwrap_or_default();
-    Fault {
-        line: None,
-        byte: Some(offset + valid as u64),
-        column: None,
-        value: None,
-        message: format!("byte 0x{byte:02X} is not UTF-8 here; save the file as UTF-8"),
-    }
+    Fault::at(block.offset + byte as u64, message)
 }
 
 /// The encoder of one column.

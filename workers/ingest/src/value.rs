@@ -206,3 +206,95 @@ fn digit(byte: u8) -> Option<u64> {
 
 const POWERS_OF_TEN: [f64; 16] =
     [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+
+#[cfg(test)]
+mod tests {
+    use jiff::{SignedDuration, Timestamp, civil};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn integers_are_what_the_standard_library_reads(text in "-?[0-9]{0,21}|[-+ 0-9a-z]{0,5}") {
+            let shown_again = text.parse::<i64>().ok().filter(|number| number.to_string() == text);
+            prop_assert_eq!(int64(text.as_bytes()), shown_again);
+        }
+
+        #[test]
+        fn every_integer_is_read(number: i64) {
+            prop_assert_eq!(int64(number.to_string().as_bytes()), Some(number));
+        }
+
+        #[test]
+        fn fractions_are_what_the_standard_library_reads(text in "-?(0|[1-9][0-9]{0,17})\\.[0-9]{1,18}") {
+            if let Some(value) = float64(text.as_bytes()) {
+                prop_assert_eq!(value.to_bits(), text.parse::<f64>().unwrap().to_bits());
+            }
+        }
+
+        #[test]
+        fn fractions_show_again(text in "-?(0|[1-9][0-9]{0,17})\\.[0-9]{1,18}") {
+            let (whole, fraction) = text.trim_start_matches('-').split_once('.').unwrap();
+            let digits = format!("{whole}{}", fraction.trim_end_matches('0'));
+            let significant = digits.trim_start_matches('0').len();
+            // Rust shows a double with the fewest digits that lead back to it, and never with an exponent here.
+            let shown = format!("{:?}", text.parse::<f64>().unwrap().abs());
+            let same = shown.trim_end_matches(".0") == format!("{whole}.{fraction}").trim_end_matches('0').trim_end_matches('.');
+            let expected = significant <= 15 || (significant <= 17 && same);
+            if !shown.contains('e') {
+                prop_assert_eq!(float64(text.as_bytes()).is_some(), expected, "{} {}", text, shown);
+            }
+        }
+
+        #[test]
+        fn every_double_that_shows_without_an_exponent_is_read(number in -1e15_f64..1e15) {
+            let text = format!("{number:?}");
+            prop_assume!(!text.contains('e') && text.contains('.'));
+            prop_assert_eq!(float64(text.as_bytes()), Some(number));
+        }
+
+        #[test]
+        fn declared_fractions_are_what_the_standard_library_reads(text in "-?[0-9]{1,3}(\\.[0-9]{0,3})?([eE][+-]?[0-9]{0,3})?") {
+            let whole = text.trim_start_matches('-').split(['.', 'e', 'E']).next().unwrap();
+            let plain = whole == "0" || !whole.starts_with('0');
+            let ends_well = !text.ends_with('.') && !text.contains(".e") && !text.contains(".E");
+            let expected = text.parse::<f64>().ok().filter(|value| value.is_finite() && plain && ends_well);
+            prop_assert_eq!(declared_float64(text.as_bytes()), expected);
+        }
+
+        #[test]
+        fn days_are_what_a_calendar_says(year in 0_i16..=9999, month in 0_i8..14, day in 0_i8..33) {
+            let text = format!("{year:04}-{month:02}-{day:02}");
+            let epoch = civil::date(1970, 1, 1);
+            let expected = civil::Date::new(year, month, day).ok().filter(|_| year > 0);
+            let expected = expected.map(|day| day.since(epoch).unwrap().get_days());
+            prop_assert_eq!(date(text.as_bytes()), expected);
+        }
+
+        #[test]
+        fn instants_are_what_a_calendar_says(
+            seconds in -62_135_500_000_i64..253_402_200_000, micros in 0_i32..1_000_000, minutes in -1439_i32..1440,
+        ) {
+            let instant = Timestamp::new(seconds, micros * 1000).unwrap();
+            let local = instant.checked_add(SignedDuration::from_mins(i64::from(minutes))).unwrap();
+            let local = local.to_zoned(jiff::tz::TimeZone::UTC).datetime();
+            let sign = if minutes < 0 { '-' } else { '+' };
+            let text = format!(
+                "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{micros:06}{sign}{:02}:{:02}",
+                local.year(), local.month(), local.day(), local.hour(), local.minute(), local.second(),
+                minutes.abs() / 60, minutes.abs() % 60,
+            );
+            prop_assume!((1..=9999).contains(&local.year()));
+            prop_assert_eq!(timestamp(text.as_bytes()), Some((instant.as_microsecond(), true)), "{}", text);
+        }
+
+        #[test]
+        fn no_text_makes_a_parser_panic(text: Vec<u8>, start in "[-0-9.: TZ+eE]{0,30}") {
+            for text in [text.as_slice(), start.as_bytes()] {
+                let (_, _, _) = (int64(text), float64(text), declared_float64(text));
+                let (_, _, _) = (boolean(text), date(text), timestamp(text));
+            }
+        }
+    }
+}

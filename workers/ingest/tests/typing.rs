@@ -62,7 +62,6 @@ fn doubt_means_text() {
         "2024-01-00",
         "2024-1-1",
         "0000-01-01",
-        "20240101",
         "2024/01/01",
         "2024-01-01 24:00:00",
         "2024-01-01 23:60:00",
@@ -200,11 +199,11 @@ fn a_declared_type_is_a_promise() {
 
     let case = Case::declaring(&[("age", Int64)]);
     let fault = case.fault("name,age\nann,41\n\"two\nlines\",\"007\"\n");
-    assert_eq!((fault.line, fault.byte), (Some(4), Some(30)));
+    assert_eq!((fault.line, fault.byte), (Some(4), Some(29)));
     assert_eq!(fault.column.as_deref(), Some("age"));
     assert_eq!(fault.value.as_deref(), Some("007"));
     assert!(
-        fault.to_string().starts_with("line 4 (byte 30): column `age`: `007` is not the declared int64: "),
+        fault.to_string().starts_with("line 4 (byte 29): column `age`: `007` is not the declared int64: "),
         "{fault}"
     );
     for (declared, value) in [

@@ -126,7 +126,11 @@ impl Cutter {
         let last = self.nominal.saturating_sub(1);
         loop {
             if self.quoted {
-                let close = self.at + memchr::memchr(b'"', &bytes[self.at..])?;
+                let Some(close) = memchr::memchr(b'"', &bytes[self.at..]) else {
+                    self.at = bytes.len();
+                    return None;
+                };
+                let close = self.at + close;
                 match bytes.get(close + 1) {
                     Some(b'"') => self.at = close + 2,
                     None if !all => {

@@ -18,23 +18,21 @@ pub(crate) struct Header {
 pub(crate) enum HeaderFault {
     /// The record is not CSV.
     Syntax(Syntax),
-    /// The record is CSV, but no header. The byte is the place in the block.
-    Names(usize, String),
-    /// The file is no table.
-    File(Fault),
+    /// The record is CSV but no header, or the file is no table.
+    Other(Fault),
 }
 
 impl Header {
     /// Reads the first record of the first block. Without a header the columns are `column_1`, `column_2`, ….
     pub(crate) fn read(block: &Block, delimiter: u8, has_names: bool) -> Result<Self, HeaderFault> {
         if let Some(format) = other_format(&block.bytes) {
-            return Err(HeaderFault::File(Fault::whole(format!("this is no CSV: it looks like {format}"))));
+            return Err(HeaderFault::Other(Fault::whole(format!("this is no CSV: it looks like {format}"))));
         }
         let mut index = Index::default();
         let rows_start =
             scan(&block.bytes, delimiter, 0, usize::MAX, &mut index).map_err(HeaderFault::Syntax)?;
         if index.columns == 0 {
-            return Err(HeaderFault::File(Fault::whole("the file has nothing but empty lines")));
+            return Err(HeaderFault::Other(Fault::whole("the file has nothing but empty lines")));
         }
         if !has_names {
             let names = (1..=index.columns).map(|number| format!("column_{number}")).collect();
@@ -45,10 +43,11 @@ impl Header {
         let mut places: HashMap<String, usize> = HashMap::new();
         for (i, field) in index.fields.iter().enumerate() {
             let number = i + 1;
-            let refuse = |message: String| Err(HeaderFault::Names(field.start(), message));
+            let place = block.offset + field.start() as u64;
+            let refuse = |message: String| Err(HeaderFault::Other(Fault::at(place, message)));
             let raw = field.value(&block.bytes, &mut scratch);
             let Ok(name) = std::str::from_utf8(raw) else {
-                return refuse(format!("the name of column {number} in the header is not UTF-8"));
+                return Err(HeaderFault::Other(Fault::not_utf8(raw, place)));
             };
             if name.is_empty() {
                 return refuse(format!("column {number} has no name in the header"));

@@ -214,3 +214,107 @@ fn after_line_end(block: &[u8], end: usize, marks: &mut Marks) -> usize {
         (end + 1).min(block.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        #[test]
+        fn records_are_those_of_csv_core(text in "[ab,;\"\"\n\r]{0,80}|([a-c]{0,40}|\"([a,\n]|\"\"){0,40}\"|,|\n|\r\n){0,30}", semicolon: bool) {
+            let delimiter = if semicolon { b';' } else { b',' };
+            let (records, fault) = scanned(text.as_bytes(), delimiter);
+            let expected = with_csv_core(text.as_bytes(), delimiter);
+            match fault {
+                None => prop_assert_eq!(records, expected),
+                Some(SyntaxKind::Unclosed | SyntaxKind::AfterQuote) => {
+                    prop_assert_eq!(&records[..], &expected[..records.len()]);
+                    prop_assert!(text.contains('"'));
+                }
+                Some(other) => prop_assert!(false, "{:?}", other),
+            }
+        }
+
+        #[test]
+        fn what_is_written_by_the_rules_is_read_again(
+            rows in proptest::collection::vec(proptest::collection::vec("[a,\"\n\r é]{0,70}", 3), 1..20),
+        ) {
+            let field = |field: &String| format!("\"{}\"", field.replace('"', "\"\""));
+            let line = |row: &Vec<String>| row.iter().map(field).collect::<Vec<_>>().join(",");
+            let text = rows.iter().map(line).collect::<Vec<_>>().join("\r\n");
+            let (records, fault) = scanned(text.as_bytes(), b',');
+            prop_assert_eq!(fault, None);
+            let rows: Vec<Vec<Vec<u8>>> =
+                rows.iter().map(|row| row.iter().map(|field| field.clone().into_bytes()).collect()).collect();
+            prop_assert_eq!(records, rows);
+        }
+    }
+
+    #[test]
+    fn an_empty_line_is_a_value_only_in_a_table_of_one_column() {
+        let mut index = Index { columns: 1, ..Index::default() };
+        scan(b"a\n\nb\n", b',', 0, usize::MAX, &mut index).unwrap();
+        assert_eq!(index.rows(), 3);
+        let mut index = Index { columns: 2, ..Index::default() };
+        scan(b"a,b\n\r\n\nc,d\n\n", b',', 0, usize::MAX, &mut index).unwrap();
+        assert_eq!(index.rows(), 2);
+    }
+
+    #[test]
+    fn faults_are_named_where_they_are() {
+        let fault = |text: &[u8]| {
+            let mut index = Index { columns: 2, ..Index::default() };
+            let fault = scan(text, b',', 0, usize::MAX, &mut index).unwrap_err();
+            (fault.byte, fault.kind, index.rows())
+        };
+        assert_eq!(fault(b"a,b\nc\n"), (4, SyntaxKind::Ragged { found: 1 }, 1));
+        assert_eq!(fault(b"a,b\nc,d,e"), (4, SyntaxKind::Ragged { found: 3 }, 1));
+        assert_eq!(fault(b"a,b\nc,\"d\ne"), (6, SyntaxKind::Unclosed, 1));
+        assert_eq!(fault(b"a,b\nc,\"d\" \n"), (9, SyntaxKind::AfterQuote, 1));
+    }
+
+    /// All records, one by one, so that their widths may differ, and the fault that ended them.
+    fn scanned(text: &[u8], delimiter: u8) -> (Vec<Vec<Vec<u8>>>, Option<SyntaxKind>) {
+        let (mut records, mut at, mut scratch) = (Vec::new(), 0, Vec::new());
+        while at < text.len() {
+            let mut index = Index::default();
+            match scan(text, delimiter, at, usize::MAX, &mut index) {
+                Ok(next) => at = next,
+                Err(fault) => return (records, Some(fault.kind)),
+            }
+            let record: Vec<Vec<u8>> =
+                index.fields.iter().map(|field| field.value(text, &mut scratch).to_vec()).collect();
+            records.extend(Some(record).filter(|record| !record.is_empty()));
+        }
+        (records, None)
+    }
+
+    fn with_csv_core(text: &[u8], delimiter: u8) -> Vec<Vec<Vec<u8>>> {
+        let mut reader: Reader = ReaderBuilder::new().delimiter(delimiter).build();
+        let (mut records, mut input) = (Vec::new(), text);
+        let (mut output, mut ends) = (vec![0; text.len() + 1], vec![0; text.len() + 1]);
+        let (mut written, mut fields) = (0, 0);
+        loop {
+            let (result, read, more, ended) =
+                reader.read_record(input, &mut output[written..], &mut ends[fields..]);
+            input = &input[read..];
+            (written, fields) = (written + more, fields + ended);
+            match result {
+                ReadRecordResult::InputEmpty => {}
+                ReadRecordResult::Record => {
+                    let starts = std::iter::once(0).chain(ends.iter().copied());
+                    let record = starts.zip(&ends[..fields]).map(|(start, &end)| output[start..end].to_vec());
+                    records.push(record.collect());
+                    (written, fields) = (0, 0);
+                }
+                ReadRecordResult::End => return records,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}

@@ -84,10 +84,12 @@ impl Dictionary {
         Found::New(number)
     }
 
-    /// The number of a value of fixed size, given as its plain encoding.
+    /// The number of a value of fixed size, at most eight bytes, given as its plain encoding.
     #[inline]
     pub(super) fn fixed<const N: usize>(&mut self, value: [u8; N]) -> Found {
-        let hash = self.hasher.hash_one(value);
+        let mut word = [0; 8];
+        word[..N].copy_from_slice(&value);
+        let hash = self.hasher.hash_one(u64::from_le_bytes(word));
         let Self { table, entries, .. } = self;
         let same = |entry: &Entry| entry.hash == hash && entries[entry.number as usize * N..][..N] == value;
         if let Some(entry) = table.find(hash, same) {

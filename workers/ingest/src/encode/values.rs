@@ -97,9 +97,10 @@ impl Values {
     }
 
     fn end_page(&mut self) -> Result<()> {
-        if self.numbering {
-            let entries = self.dictionary.as_ref().map_or(0, Dictionary::len);
-            let width = hybrid::width(u32::try_from(entries.saturating_sub(1)).unwrap_or(u32::MAX));
+        let entries = self.dictionary.as_ref().map_or(0, Dictionary::len);
+        // Without a single value there is nothing to refer to, and readers differ about empty dictionaries.
+        if self.numbering && entries > 0 {
+            let width = hybrid::width(u32::try_from(entries - 1).unwrap_or(u32::MAX));
             let mut page = vec![u8::try_from(width).unwrap_or(u8::MAX)];
             hybrid::encode(&self.numbers, width, &mut page);
             self.numbers.clear();

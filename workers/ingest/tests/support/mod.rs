@@ -21,11 +21,11 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tempfile::TempDir;
 
 /// How to convert.
-pub struct Case {
-    pub csv: CsvOptions,
-    pub declared: Vec<DeclaredColumn>,
-    pub layout: Layout,
-    pub threads: usize,
+pub(crate) struct Case {
+    pub(crate) csv: CsvOptions,
+    pub(crate) declared: Vec<DeclaredColumn>,
+    pub(crate) layout: Layout,
+    pub(crate) threads: usize,
 }
 
 impl Default for Case {
@@ -35,7 +35,7 @@ impl Default for Case {
 }
 
 impl Case {
-    pub fn declaring(columns: &[(&str, ColumnType)]) -> Self {
+    pub(crate) fn declaring(columns: &[(&str, ColumnType)]) -> Self {
         let declared = columns.iter().map(|&(name, column_type)| DeclaredColumn {
             name: name.into(),
             column_type,
@@ -44,7 +44,7 @@ impl Case {
         Self { declared: declared.collect(), ..Self::default() }
     }
 
-    pub fn convert(&self, text: impl AsRef<[u8]>) -> Result<Output, Error> {
+    pub(crate) fn convert(&self, text: impl AsRef<[u8]>) -> Result<Output, Error> {
         let folder = tempfile::tempdir().unwrap();
         let source = folder.path().join("source.csv");
         fs::write(&source, text).unwrap();
@@ -59,7 +59,7 @@ impl Case {
         Ok(Output { converted, source, _folder: folder })
     }
 
-    pub fn fault(&self, text: impl AsRef<[u8]>) -> Fault {
+    pub(crate) fn fault(&self, text: impl AsRef<[u8]>) -> Fault {
         match self.convert(text) {
             Err(Error::Fault(fault)) => *fault,
             Err(other) => panic!("no fault of the file: {other}"),
@@ -68,24 +68,24 @@ impl Case {
     }
 }
 
-pub struct Output {
-    pub converted: Converted,
-    pub source: PathBuf,
+pub(crate) struct Output {
+    pub(crate) converted: Converted,
+    pub(crate) source: PathBuf,
     _folder: TempDir,
 }
 
 impl Output {
     /// The bytes of all files.
-    pub fn bytes(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn bytes(&self) -> Vec<Vec<u8>> {
         self.converted.files.iter().map(|file| fs::read(&file.path).unwrap()).collect()
     }
 
-    pub fn types(&self) -> Vec<(String, ColumnType)> {
+    pub(crate) fn types(&self) -> Vec<(String, ColumnType)> {
         self.converted.columns.iter().map(|column| (column.name.clone(), column.column_type)).collect()
     }
 
     /// All rows in one batch.
-    pub fn batch(&self) -> RecordBatch {
+    pub(crate) fn batch(&self) -> RecordBatch {
         let mut batches = Vec::new();
         let mut schema = None;
         for file in &self.converted.files {
@@ -98,7 +98,7 @@ impl Output {
     }
 
     /// A column's values as text, `None` for null.
-    pub fn column(&self, name: &str) -> Vec<Option<String>> {
+    pub(crate) fn column(&self, name: &str) -> Vec<Option<String>> {
         let batch = self.batch();
         let array = batch.column_by_name(name).unwrap();
         let options = FormatOptions::default();
@@ -108,7 +108,7 @@ impl Output {
 }
 
 /// The type that a column with these values gets.
-pub fn type_of(values: &[&str]) -> ColumnType {
+pub(crate) fn type_of(values: &[&str]) -> ColumnType {
     let text = format!("k,v\n{}", values.iter().map(|value| format!("x,\"{value}\"\n")).collect::<String>());
     Case::default().convert(text).unwrap().types()[1].1
 }
