@@ -129,7 +129,6 @@ impl Scrub {
             | "Divide by Zero"
             | "Not implemented"
             | "Syntax"
-            | "Invalid"
             | "Sequence"
             | "Invalid Type"
             | "Dependency"

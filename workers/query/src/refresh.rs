@@ -119,11 +119,12 @@ impl Inner {
             .await
             .map_err(|error| Failure { retry_helps: error.retry_helps(), message: error.to_string() })?;
         let files: Vec<PathBuf> = manifest.objects.iter().map(|object| self.cache.path(object)).collect();
-        let select = view::select(&manifest.schema, &files);
+        let select = view::select(manifest, &files);
+        let create = view::create(manifest.name.as_str(), &select);
         let database = database.clone();
         let tried = tokio::task::spawn_blocking(move || database.try_select(&select)).await;
         let message = match tried {
-            Ok(Ok(())) => return Ok((view::create(manifest, &files), pins)),
+            Ok(Ok(())) => return Ok((create, pins)),
             Ok(Err(error)) => self.scrub.text(&error.to_string()),
             Err(error) => error.to_string(),
         };

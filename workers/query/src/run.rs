@@ -202,14 +202,17 @@ impl Job {
     }
 }
 
-/// An error that names a file is about the dataset that the file belongs to.
+/// An error that names a file is about the dataset that the file belongs to. A reader that stumbles without a name can
+/// only have stumbled over the one dataset that there is.
 fn blamed(error: Error, generation: &Generation, names: &BTreeSet<String>) -> Error {
     let (Error::Sql(message) | Error::Refused(message) | Error::Internal(message)) = &error else {
         return error;
     };
-    let manifests = names.iter().filter_map(|name| generation.manifest(name));
-    let mut owners =
-        manifests.filter(|manifest| manifest.objects.iter().any(|o| message.contains(&o.sha256)));
+    let stumbled = message.starts_with("IO Error") || message.starts_with("Invalid Error");
+    let mut owners = names.iter().filter_map(|name| generation.manifest(name)).filter(|manifest| {
+        (stumbled && names.len() == 1)
+            || manifest.objects.iter().any(|object| message.contains(&object.sha256))
+    });
     match owners.next() {
         Some(manifest) => Error::Dataset { dataset: manifest.name.to_string(), message: message.clone() },
         None => error,

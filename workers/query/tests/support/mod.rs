@@ -87,20 +87,19 @@ impl Lake {
             let next = i32::try_from(ids.len()).unwrap() + 1;
             ids.entry((*column).to_owned()).or_insert(next);
         }
-        let last = files.last().unwrap();
-        let schema: Vec<Column> = last
-            .iter()
-            .map(|(column, array)| Column {
-                name: (*column).into(),
+        let schema_of = |columns: &[(&str, ArrayRef)]| -> Vec<Column> {
+            let column = |(name, array): &(&str, ArrayRef)| Column {
+                name: (*name).into(),
                 column_type: column_type(array.data_type()),
-                field_id: ids[*column],
-            })
-            .collect();
-        let schema_fingerprint = schema_fingerprint(&schema);
-        let folder = keys::rows(&DatasetName::parse(name).unwrap(), &schema_fingerprint);
+                field_id: ids[*name],
+            };
+            columns.iter().map(column).collect()
+        };
         let mut objects = Vec::new();
         for columns in files {
             let rows = columns[0].1.len() as u64;
+            let fingerprint = schema_fingerprint(&schema_of(columns));
+            let folder = keys::rows(&DatasetName::parse(name).unwrap(), &fingerprint);
             let blob = self.store.put_blob(&folder, "parquet", parquet(columns, &ids)).await.unwrap();
             objects.push(lakehouse_contract::DataObject {
                 key: blob.key,
@@ -109,6 +108,8 @@ impl Lake {
                 sha256: blob.sha256,
             });
         }
+        let schema = schema_of(files.last().unwrap());
+        let schema_fingerprint = schema_fingerprint(&schema);
         let request = RegisterRequest {
             name: name.into(),
             schema_fingerprint,
