@@ -209,6 +209,7 @@ impl<'a> Conversion<'a> {
             return Err(Error::Changed(source.to_owned()));
         }
         self.tracker.reading(self.source_bytes);
+        self.tracker.add(blocks.position(), 0);
         let threads = threads.max(1);
         let (to_readers, work) = bounded(threads);
         let (to_writer, results) = unbounded();

@@ -100,7 +100,7 @@ impl<'a> Reader<'a> {
             rows += self.index.rows() as u64;
             at = end?;
         }
-        self.pass.tracker.add((block.bytes.len() - from) as u64, rows);
+        self.pass.tracker.add(block.bytes.len() as u64, rows);
         let kinds = encoders.iter().map(Encoder::kinds).collect();
         let columns = encoders
             .into_iter()
@@ -142,7 +142,7 @@ impl<'a> Reader<'a> {
             rows += self.index.rows() as u64;
             at = end?;
         }
-        self.pass.tracker.add((at - from) as u64, rows);
+        self.pass.tracker.add(block.bytes.len() as u64, rows);
         Ok((kinds, rows))
     }
 

@@ -116,7 +116,7 @@ async fn progress_tells_the_phases_and_the_counts() {
     let tracker = Tracker::new("sales");
     lake.tracked("id\n1\n2\n", &spec(), &tracker).await.unwrap();
     let progress = tracker.progress();
-    assert_eq!((progress.phase, progress.rows, progress.bytes), (Phase::Done, 2, 4));
+    assert_eq!((progress.phase, progress.rows, progress.bytes), (Phase::Done, 2, 7));
     assert_eq!(progress.total_bytes, Some(7));
     let tracker = Tracker::new("sales");
     lake.tracked("id\n1,2\n", &spec(), &tracker).await.unwrap_err();
@@ -143,7 +143,8 @@ async fn a_dropped_ingest_stops_and_leaves_nothing() {
     let lake = Lake::new();
     let text = format!("id,text\n{}", "1,some text\n".repeat(4 << 20));
     let tracker = Tracker::new("sales");
-    let running = lake.tracked(&text, &spec(), &tracker);
+    let spec = spec();
+    let running = lake.tracked(&text, &spec, &tracker);
     tokio::time::timeout(Duration::from_millis(30), running).await.unwrap_err();
     assert_eq!(tracker.progress().phase, Phase::Failed);
     let patience = Instant::now() + Duration::from_secs(60);

@@ -69,6 +69,11 @@ impl Blocks {
         self.size
     }
 
+    /// Where the next block starts in the file.
+    pub(crate) fn position(&self) -> u64 {
+        self.offset
+    }
+
     /// The next block, in the memory of `bytes`.
     pub(crate) fn next(&mut self, mut bytes: Vec<u8>) -> Result<Option<Block>, Error> {
         bytes.clear();

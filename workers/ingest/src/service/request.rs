@@ -3,7 +3,7 @@
 use axum::http::{HeaderMap, header};
 use lakehouse_contract::{
     DatasetName,
-    ingest::{Format, IngestSpec, SchemaPolicy, WriteMode},
+    ingest::{Format, IngestSpec, SchemaPolicy, WriteMode, delimiter_of_name},
 };
 use lakehouse_http::Problem;
 use serde::Deserialize;
@@ -49,8 +49,7 @@ impl Told {
     }
 
     fn is_tab_separated(&self) -> bool {
-        let by_name =
-            self.file_name.as_deref().is_some_and(|name| name.to_ascii_lowercase().ends_with(".tsv"));
+        let by_name = self.file_name.as_deref().and_then(delimiter_of_name) == Some('\t');
         by_name || self.media_type() == "text/tab-separated-values"
     }
 }
