@@ -27,7 +27,7 @@ impl Access {
     /// How to serve, by these arguments and the environment.
     pub(crate) fn settings(&self) -> anyhow::Result<Settings> {
         let mut auth = Auth::none();
-        let fixed = env::var(TOKEN).ok();
+        let fixed = env::var_os(TOKEN).map(|text| text.to_string_lossy().into_owned());
         if fixed.is_some() || self.token_file.is_some() {
             auth = auth.with_tokens(fixed.as_deref(), self.token_file.clone())?;
         }

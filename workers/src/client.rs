@@ -142,13 +142,14 @@ impl Client {
     pub(crate) async fn ingest(
         &self,
         name: &DatasetName,
+        media_type: &'static str,
         bytes: u64,
         body: Body,
     ) -> Result<IngestAnswer, Error> {
         let mut url = self.url(&["v1", "ingest"]);
         url.query_pairs_mut().append_pair("name", name.as_str());
-        let response =
-            self.send(self.http.post(url).header(header::CONTENT_LENGTH, bytes).body(body)).await?;
+        let request = self.http.post(url).header(header::CONTENT_LENGTH, bytes);
+        let response = self.send(request.header(header::CONTENT_TYPE, media_type).body(body)).await?;
         self.json(response).await
     }
 

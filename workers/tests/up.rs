@@ -18,6 +18,19 @@ fn a_csv_alone_becomes_a_dataset_that_answers_sql() {
 }
 
 #[test]
+fn a_tsv_is_split_at_its_tabs() {
+    let folder = tempfile::tempdir().unwrap();
+    let sales = file(folder.path(), "sales.tsv", &SALES.replace(',', "\t"));
+    let lakehouse = Lakehouse::up(&folder.path().join("data"), &[sales.to_str().unwrap()]);
+    lakehouse.wait_for("sales", "Ready", "True");
+    assert_eq!(lakehouse.sql("SELECT sku, price FROM sales LIMIT 1"), json!([["007", 1.5]]));
+    let (ended_well, _, stderr) =
+        run(common::lakehouse().args(["ingest", "--name", "again", "--server", &lakehouse.url]).arg(&sales));
+    assert!(ended_well, "{stderr}");
+    assert_eq!(lakehouse.sql("SELECT sku, price FROM again LIMIT 1"), json!([["007", 1.5]]));
+}
+
+#[test]
 fn a_second_start_ingests_nothing_again() {
     let folder = tempfile::tempdir().unwrap();
     let sales = file(folder.path(), "sales.csv", SALES);

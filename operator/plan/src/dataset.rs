@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, num::NonZeroU32};
 
 use lakehouse_contract::{
     DatasetName,
-    ingest::{CsvOptions, DeclaredColumn, Format, IngestSpec, RejectLimits},
+    ingest::{CsvOptions, DeclaredColumn, Format, IngestSpec, RejectLimits, delimiter_of_name},
 };
 use lakehouse_crds::{
     Dataset, DatasetSpec, REFRESH_ANNOTATION,
@@ -54,6 +54,8 @@ pub struct ReadyDataset {
     pub deletion_policy: DeletionPolicy,
     /// The pod that reads the source.
     pub pod: Pod,
+    /// Whether the spec says what stands between fields.
+    says_delimiter: bool,
     /// Everything else that decides what an ingest puts out, with CSV as the format where `format` is absent.
     ingest: IngestSpec,
 }
@@ -72,10 +74,16 @@ pub struct Pod {
 impl ReadyDataset {
     /// What an ingest of the file or object of this name is asked for.
     ///
-    /// The name tells the format where the spec does not, and CSV is assumed where neither does.
+    /// The name tells the format and the delimiter where the spec does not; commas are assumed where neither does.
     pub fn ingest_of(&self, file_name: &str) -> IngestSpec {
         let format = self.format.or_else(|| Format::of_name(file_name)).unwrap_or(self.ingest.format);
-        IngestSpec { format, ..self.ingest.clone() }
+        let mut spec = IngestSpec { format, ..self.ingest.clone() };
+        if !self.says_delimiter
+            && let Some(delimiter) = delimiter_of_name(file_name)
+        {
+            spec.csv.delimiter = delimiter;
+        }
+        spec
     }
 
     /// What an ingest of the spec's own source is asked for.
@@ -108,6 +116,7 @@ pub fn check(dataset: &Dataset) -> Result<ReadyDataset, Refusal> {
     let source = source::check(source, &mut problems);
     let format = format.map(convert::format).or_else(|| source.as_ref()?.told_format());
     check_format(format, csv.as_ref(), source.as_ref(), &mut problems);
+    let says_delimiter = csv.as_ref().is_some_and(|csv| csv.delimiter.is_some());
     let csv = check_csv(csv.as_ref(), &mut problems);
     let columns = check_columns(columns, &mut problems);
     let rejects = check_rejects(rejects.as_ref(), &mut problems);
@@ -137,6 +146,7 @@ pub fn check(dataset: &Dataset) -> Result<ReadyDataset, Refusal> {
         suspend: suspend.unwrap_or(false),
         deletion_policy: deletion_policy.unwrap_or_default(),
         pod: pod(ingest.as_ref()),
+        says_delimiter,
         ingest: IngestSpec {
             name: name.clone(),
             format: format.unwrap_or(Format::CSV),

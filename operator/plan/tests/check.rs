@@ -62,6 +62,7 @@ fn a_name_tells_the_format_unless_the_spec_does() {
     let upload = ready(json!({"source": {"upload": {}}}));
     assert_eq!(upload.ingest_of("orders.parquet").format, Format::Parquet);
     assert_eq!(upload.ingest_of("orders").format, Format::CSV);
+    assert_eq!(upload.ingest_of("orders.TSV").csv.delimiter, '\t');
     let declared = ready(json!({"source": {"upload": {}}, "format": "CSV"}));
     assert_eq!(declared.ingest_of("orders.parquet").format, Format::CSV);
 }

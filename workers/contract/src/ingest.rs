@@ -103,6 +103,11 @@ impl fmt::Display for Format {
     }
 }
 
+/// The delimiter that a CSV file's name tells by its ending, whatever its case: a tab for `.tsv`; `None` when it tells none.
+pub fn delimiter_of_name(name: &str) -> Option<char> {
+    name.to_ascii_lowercase().ends_with(".tsv").then_some('\t')
+}
+
 /// How to read CSV.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]

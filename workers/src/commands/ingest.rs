@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 use futures::TryStreamExt;
 use lakehouse_contract::{
     DatasetName,
-    ingest::{IngestAnswer, Phase, Progress},
+    ingest::{Format, IngestAnswer, Phase, Progress, delimiter_of_name},
 };
 use lakehouse_plan::human;
 use tokio_util::io::ReaderStream;
@@ -81,10 +81,21 @@ async fn send(client: &Client, file: &Path, name: &DatasetName, bar: &Bar) -> an
     let pieces = ReaderStream::with_capacity(source, PIECE_BYTES).inspect_ok(move |piece| {
         sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
     });
-    let answer = client.ingest(name, upload.bytes, reqwest::Body::wrap_stream(pieces));
+    let answer = client.ingest(name, media_type(file), upload.bytes, reqwest::Body::wrap_stream(pieces));
     tokio::select! {
         answer = answer => Ok(answer?),
         never = upload.watch(client, bar) => match never {},
+    }
+}
+
+/// What the file's name tells of its format, for a service that does not see the name.
+fn media_type(file: &Path) -> &'static str {
+    let name = file.to_string_lossy();
+    match Format::of_name(&name) {
+        Some(Format::NDJSON) => "application/x-ndjson",
+        Some(Format::Parquet) => "application/vnd.apache.parquet",
+        Some(Format::CSV) if delimiter_of_name(&name).is_some() => "text/tab-separated-values",
+        Some(Format::CSV) | None => "text/csv",
     }
 }
 
