@@ -47,7 +47,10 @@ impl Limits {
         set(&mut settings.threads, self.query_threads.map(usize::from));
         set(&mut settings.timeout, self.query_timeout.map(seconds));
         set(&mut settings.max_concurrent, self.query_concurrency.map(usize::from));
-        set(&mut settings.max_result_bytes, self.query_max_result.map(|size| size.as_u64().try_into()).transpose()?);
+        set(
+            &mut settings.max_result_bytes,
+            self.query_max_result.map(|size| size.as_u64().try_into()).transpose()?,
+        );
         set(&mut settings.refresh_interval, self.query_refresh.map(seconds));
         Ok(settings)
     }

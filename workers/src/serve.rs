@@ -87,7 +87,7 @@ impl Serve {
             }
             self.roles.iter().fold(Router::new(), |routes, &role| routes.merge(services.routes(role)))
         };
-        let service = Service::new(first.as_str(), routes);
+        let service = Service::new(first.as_str(), routes).with_readiness(services.readiness());
         println!("{first} listens on http://{}", listener.local_addr()?);
         Ok(lakehouse_http::serve(listener, service, settings, shutdown_signal()).await?)
     }

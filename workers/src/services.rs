@@ -1,11 +1,12 @@
 //! The services of one process over one store, and the routes of each.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use axum::Router;
 use lakehouse_catalog::Catalog;
 use lakehouse_contract::{DatasetName, Role};
 use lakehouse_gateway::{Owner, Upstream, Upstreams};
+use lakehouse_http::Readiness;
 use lakehouse_ingest::{
     Options,
     service::{self as ingestd, Ingestd},
@@ -15,6 +16,9 @@ use lakehouse_store::Store;
 use tokio::sync::mpsc;
 
 use crate::{limits::Limits, up::Uploads};
+
+/// How often the readiness of queries is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Where the services of a process keep what they need besides the store.
 #[derive(Clone, Copy, Debug)]
@@ -81,13 +85,20 @@ impl Services {
     pub(crate) fn routes(&self, role: Role) -> Router {
         match role {
             Role::Gateway => Router::new(),
-            Role::Storaged => {
-                lakehouse_storaged::router(self.store.clone(), &self.limits.storage())
-            }
+            Role::Storaged => lakehouse_storaged::router(self.store.clone(), &self.limits.storage()),
             Role::Catalogd => lakehouse_catalog::router(self.catalog.clone()),
             Role::Ingestd => ingestd::router(self.ingestd.clone()),
             Role::Queryd => self.engine.clone().map(lakehouse_query::router).unwrap_or_default(),
         }
+    }
+
+    /// What `/readyz` answers for these services: queryd is not ready before it has read the catalogue.
+    pub(crate) fn readiness(&self) -> Readiness {
+        let readiness = Readiness::default();
+        if let Some(engine) = self.engine.clone() {
+            tokio::spawn(follow_engine(engine, readiness.clone()));
+        }
+        readiness
     }
 
     /// The gateway's way to each of these roles, in this process.
@@ -99,6 +110,19 @@ impl Services {
 /// What the gateway calls a role; nothing for the gateway itself.
 pub(crate) fn owner(role: Role) -> Option<Owner> {
     Owner::of(role.path()?)
+}
+
+/// Holds the process back from traffic for as long as queries cannot be answered.
+async fn follow_engine(engine: Engine, readiness: Readiness) {
+    const PART: &str = "queryd";
+    loop {
+        if engine.is_ready() {
+            readiness.release(PART);
+        } else {
+            readiness.hold(PART, "the catalogue has not been read yet");
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// Lets queries see a version that was just published.

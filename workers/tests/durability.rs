@@ -40,7 +40,8 @@ fn a_killed_ingest_publishes_nothing_and_the_next_start_finishes_the_work() {
     assert_eq!(manifest["objects"], expected["objects"], "the same bytes as without a kill");
     assert_eq!(manifest["version"], 1);
     assert_eq!(survivor.sql("SELECT count(*) FROM workers"), json!([[rows]]));
-    let spooled: Vec<_> = std::fs::read_dir(data.join("spool")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let spooled: Vec<_> =
+        std::fs::read_dir(data.join("spool")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(spooled, ["ingest.lock"], "nothing of the killed ones is left behind");
 }
 
@@ -76,13 +77,11 @@ fn a_bucket_that_refuses_the_keys_is_named_without_them() {
     let minio = Minio::start();
     let bucket = format!("s3://{}", minio.bucket());
     let folder = tempfile::tempdir().unwrap();
-    let (ended_well, _, stderr) = run(
-        up(&folder.path().join("data"))
-            .args(["--store", &bucket])
-            .env("AWS_ENDPOINT_URL", minio.endpoint())
-            .env("AWS_ACCESS_KEY_ID", Minio::ACCESS_KEY)
-            .env("AWS_SECRET_ACCESS_KEY", "not-the-secret"),
-    );
+    let (ended_well, _, stderr) = run(up(&folder.path().join("data"))
+        .args(["--store", &bucket])
+        .env("AWS_ENDPOINT_URL", minio.endpoint())
+        .env("AWS_ACCESS_KEY_ID", Minio::ACCESS_KEY)
+        .env("AWS_SECRET_ACCESS_KEY", "not-the-secret"));
     assert!(!ended_well);
     assert!(stderr.contains(&minio.endpoint()), "{stderr}");
     assert!(!stderr.contains("not-the-secret") && !stderr.contains(Minio::ACCESS_KEY), "{stderr}");

@@ -37,18 +37,18 @@ fn each_role_runs_alone_and_the_gateway_leads_to_all_of_them() {
     }
     let (status, answer) = gateway.post("/v1/ingest?name=sales", "sku,price\n007,1.50\n");
     assert_eq!(status, 200, "{answer}");
-    let rows = eventually("queryd follows the catalogue", || match gateway.try_sql("SELECT sku FROM sales") {
-        (200, answer) => Ok(answer["rows"].clone()),
-        (_, problem) => Err(problem.to_string()),
-    });
+    let rows =
+        eventually("queryd follows the catalogue", || match gateway.try_sql("SELECT sku FROM sales") {
+            (200, answer) => Ok(answer["rows"].clone()),
+            (_, problem) => Err(problem.to_string()),
+        });
     assert_eq!(rows, json!([["007"]]));
 }
 
 #[test]
 fn a_service_beyond_loopback_without_a_token_refuses_to_start() {
     let folder = tempfile::tempdir().unwrap();
-    let (ended_well, _, stderr) =
-        run(serve(folder.path(), "queryd").env("LAKEHOUSE_LISTEN", "0.0.0.0:0"));
+    let (ended_well, _, stderr) = run(serve(folder.path(), "queryd").env("LAKEHOUSE_LISTEN", "0.0.0.0:0"));
     assert!(!ended_well);
     assert!(stderr.contains("LAKEHOUSE_TOKEN"), "{stderr}");
 }
@@ -89,7 +89,10 @@ fn a_wrong_call_is_told_in_one_sentence() {
 /// A role on a free port, over the folder store that all roles of a test share.
 fn serve(folder: &Path, role: &str) -> Command {
     let mut command = lakehouse();
-    command.args(["serve", "--role", role, "--store"]).arg(folder.join("bucket")).env("LAKEHOUSE_LISTEN", "127.0.0.1:0");
+    command
+        .args(["serve", "--role", role, "--store"])
+        .arg(folder.join("bucket"))
+        .env("LAKEHOUSE_LISTEN", "127.0.0.1:0");
     command.arg("--cache").arg(folder.join(role));
     command
 }

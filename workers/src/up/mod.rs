@@ -92,8 +92,10 @@ impl Up {
 
         let gateway =
             lakehouse_gateway::router(services.upstreams(&ROLES), &lakehouse_gateway::Settings::default());
-        let service = Service::new("lakehouse", gateway.merge(resources.clone().router()));
-        let mut controller = Controller::new(services, reader, resources, uploads, screen.clone(), url.clone());
+        let service = Service::new("lakehouse", gateway.merge(resources.clone().router()))
+            .with_readiness(services.readiness());
+        let mut controller =
+            Controller::new(services, reader, resources, uploads, screen.clone(), url.clone());
         let first = inputs.borrow().clone();
         controller.accept(first).await;
         screen.line(&format!("lakehouse {} at {url} with its data in {location}", env!("CARGO_PKG_VERSION")));
