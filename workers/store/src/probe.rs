@@ -31,6 +31,10 @@ pub async fn conditional_writes(objects: &dyn Objects, name: &str) -> Result<()>
         probe.refused("updated a key that is not there, in parts", parts)
     }
     .await;
+    if let Err(Error::Unavailable { .. }) = verdict {
+        // Who does not answer a write does not answer a removal either, and each would be waited for.
+        return verdict;
+    }
     for key in &keys {
         // A store that forbids removal still holds what it is given.
         if let Err(error) = objects.delete(key).await {

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail as its body does")]
 
-use std::{sync::LazyLock, time::Duration};
+use std::{
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
 
 use futures::{StreamExt, TryStreamExt};
 use lakehouse_parts::Minio;
@@ -137,6 +140,18 @@ async fn a_server_that_restarts_is_waited_for() {
     let _minio = minio.await.unwrap();
     during.await.unwrap().unwrap();
     assert_eq!(names(&store, "").await, ["before", "during"]);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_named_when_the_deadline_has_passed() {
+    let endpoint = Some("http://127.0.0.1:1".into());
+    let settings = S3Settings { endpoint, deadline: Duration::from_secs(2), ..settings(&MINIO) };
+    let asked = Instant::now();
+    let error = Store::s3(settings).await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+    let message = error.to_string();
+    assert!(message.contains("S3 at http://127.0.0.1:1") && message.contains("refused"), "{message}");
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
 }
 
 #[tokio::test]

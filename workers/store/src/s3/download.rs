@@ -35,7 +35,7 @@ impl Reading {
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>> {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::until(self.s3.settings().deadline);
         loop {
             let left = self.end - self.at;
             if left == 0 {

@@ -183,5 +183,6 @@ fn chain(error: &dyn StdError) -> String {
         }
         next = cause.source();
     }
-    text
+    // Some causes are lists over many lines.
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

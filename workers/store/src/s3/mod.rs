@@ -10,7 +10,7 @@ mod retry;
 mod settings;
 mod upload;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use aws_sdk_s3::{
@@ -102,11 +102,12 @@ impl S3 {
         Ok(Meta { size, etag: self.etag(etag)?, modified: modified.unwrap_or(Timestamp::UNIX_EPOCH) })
     }
 
-    async fn head_if_there(&self, key: &Key) -> Result<Option<HeadObjectOutput>> {
+    async fn head_until(&self, deadline: Duration, key: &Key) -> Result<Option<HeadObjectOutput>> {
         let head = || self.client().head_object().bucket(self.bucket()).key(key.as_str()).send();
-        match self.call(0, head).await {
+        match self.call_until(deadline, 0, head).await {
             Ok(found) => Ok(Some(found)),
             Err(failure) if failure.is_missing() => Ok(None),
+            Err(failure) if failure.is_passing() => Err(self.error(failure, Some(key))),
             Err(failure) => match self.reason(key).await.unwrap_or(failure) {
                 failure if failure.is_unfit_name() => Ok(None),
                 failure => Err(self.error(failure, Some(key))),
@@ -191,7 +192,10 @@ impl Objects for S3 {
     }
 
     async fn head(&self, key: &Key) -> Result<Meta> {
-        let found = self.head_if_there(key).await?.ok_or_else(|| Error::NotFound { key: key.clone() })?;
+        let found = self
+            .head_until(self.settings().deadline, key)
+            .await?
+            .ok_or_else(|| Error::NotFound { key: key.clone() })?;
         self.meta(found.content_length, found.e_tag, found.last_modified.as_ref())
     }
 

@@ -1,6 +1,6 @@
 //! How to reach a bucket.
 
-use std::{env, fmt, path::PathBuf};
+use std::{env, fmt, path::PathBuf, time::Duration};
 
 use lakehouse_contract::Key;
 
@@ -8,6 +8,9 @@ use crate::{Error, Result};
 
 /// The region of stores that have none, such as MinIO.
 const DEFAULT_REGION: &str = "us-east-1";
+
+/// Long enough for a server that restarts.
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// How to reach a bucket. Shown without its secrets.
 #[derive(Clone)]
@@ -26,6 +29,8 @@ pub struct S3Settings {
     pub ca_file: Option<PathBuf>,
     /// `endpoint/bucket/key` instead of `bucket.endpoint/key`.
     pub path_style: bool,
+    /// No call is tried again after this; a minute unless set.
+    pub deadline: Duration,
 }
 
 /// A fixed pair of keys. Never shown.
@@ -50,6 +55,7 @@ impl S3Settings {
             credentials: None,
             ca_file: None,
             path_style: false,
+            deadline: DEADLINE,
         }
     }
 
@@ -139,7 +145,7 @@ impl fmt::Display for S3Settings {
 
 impl fmt::Debug for S3Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { bucket, prefix, endpoint, region, credentials, ca_file, path_style } = self;
+        let Self { bucket, prefix, endpoint, region, credentials, ca_file, path_style, deadline } = self;
         f.debug_struct("S3Settings")
             .field("bucket", bucket)
             .field("prefix", prefix)
@@ -148,6 +154,7 @@ impl fmt::Debug for S3Settings {
             .field("credentials", credentials)
             .field("ca_file", ca_file)
             .field("path_style", path_style)
+            .field("deadline", deadline)
             .finish()
     }
 }

@@ -3,7 +3,7 @@
 //! Every write carries a random mark of its own. When an answer is lost and the repeated request is refused because
 //! "somebody was first", the mark says whether that somebody was this very write.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
@@ -103,7 +103,7 @@ impl S3 {
 
     /// Spares a body that could not be committed; what decides is the condition of the commit itself.
     async fn is_refused_already(&self, key: &Key, condition: &Condition) -> Result<bool> {
-        Ok(match (condition, self.head_if_there(key).await?) {
+        Ok(match (condition, self.head_until(self.settings().deadline, key).await?) {
             (Condition::Always, _) => false,
             (Condition::Absent, found) => found.is_some(),
             (Condition::Matches(etag), found) => {
@@ -114,8 +114,10 @@ impl S3 {
 
     /// Finds out whether a write that failed, or seems to have lost against another one, was done after all.
     async fn settle(&self, key: &Key, mark: &str, condition: &Condition, failure: Failure) -> Result<Etag> {
+        // When the server did not come back before the deadline, it is asked once more and not for as long again.
+        let deadline = if failure.is_passing() { Duration::ZERO } else { self.settings().deadline };
         if failure.may_have_happened
-            && let Ok(Some(found)) = self.head_if_there(key).await
+            && let Ok(Some(found)) = self.head_until(deadline, key).await
             && found.metadata.as_ref().and_then(|pairs| pairs.get(MARK)).is_some_and(|found| found == mark)
         {
             return self.etag(found.e_tag);
