@@ -20,13 +20,13 @@ use crate::{
 
 /// Serve one role, or several in one process, over a store
 ///
-/// A role alone has its routes at the root (`POST /sql`). With the gateway among the roles, every route lies below `/v1`, and
-/// roles that run elsewhere are named with --upstream:
-///
-///   lakehouse serve --role queryd --store s3://bucket --listen 0.0.0.0:3214
-///   lakehouse serve --role gateway,storaged,catalogd,ingestd --store s3://bucket --upstream queryd=http://query:3214
+/// A role alone has its routes at the root (`POST /sql`). With the gateway among the roles, every route lies below `/v1`,
+/// and roles that run elsewhere are named with --upstream.
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "\
+Examples:
+  lakehouse serve --role queryd --store s3://bucket --listen 0.0.0.0:3214
+  lakehouse serve --role gateway,storaged,catalogd,ingestd --store s3://bucket --upstream queryd=http://query:3214")]
 pub(crate) struct Serve {
     /// The roles: gateway, storaged, catalogd, ingestd, queryd
     #[arg(long = "role", env = "LAKEHOUSE_ROLE", value_delimiter = ',', required = true)]
@@ -34,8 +34,11 @@ pub(crate) struct Serve {
     /// Where to listen [default: the first role's own port on 127.0.0.1]
     #[arg(long, env = "LAKEHOUSE_LISTEN")]
     listen: Option<SocketAddr>,
-    /// The store: s3://BUCKET[/PREFIX] (AWS_* variables say how to reach it) or a folder
-    #[arg(long, env = "LAKEHOUSE_STORE")]
+    #[arg(
+        long,
+        env = "LAKEHOUSE_STORE",
+        help = "The store: s3://BUCKET[/PREFIX] (AWS_* variables say how to reach it) or a folder"
+    )]
     store: Location,
     /// A folder for caches and files on their way; everything in it can be lost
     #[arg(long, env = "LAKEHOUSE_CACHE")]

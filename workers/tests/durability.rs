@@ -1,4 +1,5 @@
 //! What survives: a kill in the middle of an ingest, a machine whose state is in a bucket.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod common;
 

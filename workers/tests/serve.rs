@@ -1,4 +1,5 @@
 //! What `lakehouse serve` promises: every role alone, and the gateway in front of them.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod common;
 

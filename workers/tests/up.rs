@@ -1,4 +1,5 @@
 //! What `lakehouse up` promises, told as a user would live it.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod common;
 

@@ -14,7 +14,7 @@ use crate::{Error, Local, Reading, Spool, without_secrets};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest silence in the middle of an answer.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Waits between tries, in seconds; one try more than there are waits.
 const WAITS: [u64; 3] = [1, 3, 9];
 /// The most of an error answer that is shown.

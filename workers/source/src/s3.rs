@@ -34,6 +34,7 @@ pub(crate) async fn read(
     Ok(Reading::Here(Local::spooled(path, digest, bytes)))
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 fn failure(error: StoreError) -> Error {
     let message = error.to_string();
     match error {

@@ -1,4 +1,5 @@
 //! What a source behind a URL promises, over a real socket.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 use std::sync::{
     Arc,

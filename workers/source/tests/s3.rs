@@ -1,4 +1,5 @@
 //! What a source in a bucket promises, over a real MinIO.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 use bytes::Bytes;
 use lakehouse_contract::Key;

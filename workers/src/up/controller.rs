@@ -40,7 +40,7 @@ use crate::{failure, services::Services};
 const GLANCE: Duration = Duration::from_millis(200);
 /// The first wait after a failure that may pass; each further one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// What the controller works with.
 pub(crate) struct Controller {

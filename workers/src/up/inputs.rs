@@ -25,7 +25,7 @@ use lakehouse_plan::{
 pub(crate) struct Inputs {
     /// Datasets by name.
     pub(crate) datasets: BTreeMap<DatasetName, Declared>,
-    /// ConfigMaps and Secrets, by kind and name.
+    /// `ConfigMap`s and `Secret`s, by kind and name.
     pub(crate) texts: BTreeMap<(&'static str, String), Resource>,
     /// Resources that are checked and listed, and that `up` does not run.
     pub(crate) others: Vec<Resource>,

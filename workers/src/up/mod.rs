@@ -39,13 +39,15 @@ pub(crate) use uploads::Uploads;
 
 /// Run resources on this machine: ingest their sources, serve SQL, follow their files
 ///
-/// A PATH is a YAML file of resources (Dataset, ConfigMap, Secret), a data file (CSV), or a folder of both. A data file whose
-/// name without its ending is that of a Dataset with `source: {upload: {}}` fills that one; any other becomes a Dataset.
-///
-///   lakehouse up sales.csv
-///   lakehouse up manifests/ sales.csv --store s3://bucket
+/// A PATH is a YAML file of resources (Dataset, ConfigMap, Secret), a data file (CSV), or a folder of both. A data file
+/// whose name without its ending is that of a Dataset with `source: {upload: {}}` fills that one; any other becomes a
+/// Dataset.
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "\
+Examples:
+  lakehouse up sales.csv
+  lakehouse up manifests/ sales.csv
+  lakehouse up manifests/ --store s3://bucket")]
 pub(crate) struct Up {
     /// YAML files, data files, or folders of them; without any, what is in the store is served
     #[arg(value_name = "PATH")]
@@ -56,8 +58,12 @@ pub(crate) struct Up {
     /// Where to listen
     #[arg(long, env = "LAKEHOUSE_LISTEN", default_value = "127.0.0.1:3110")]
     listen: SocketAddr,
-    /// Keep the data in s3://BUCKET[/PREFIX] instead of DIR/bucket; AWS_* variables say how to reach it
-    #[arg(long, env = "LAKEHOUSE_STORE", value_name = "STORE")]
+    #[arg(
+        long,
+        env = "LAKEHOUSE_STORE",
+        value_name = "STORE",
+        help = "Keep the data in s3://BUCKET[/PREFIX] instead of DIR/bucket; AWS_* variables say how to reach it"
+    )]
     store: Option<Location>,
     #[command(flatten)]
     access: Access,
@@ -86,7 +92,7 @@ impl Up {
         let (resources, uploads) = (Resources::default(), Uploads::default());
         let (tell, published) = mpsc::unbounded_channel();
         services.follow_uploads(uploads.clone(), tell);
-        let (followed, inputs) = watch::channel(Arc::new(inputs));
+        let (changes, inputs) = watch::channel(Arc::new(inputs));
         let follower = Follower::new(self.paths)?;
         let reader = Reader::new(&data.spool())?;
 
@@ -102,7 +108,7 @@ impl Up {
         tokio::select! {
             served = lakehouse_http::serve(listener, service, settings, shutdown_signal()) => served?,
             () = controller.run(inputs, published) => {}
-            () = follower.run(followed, screen.clone()) => {}
+            () = follower.run(changes, screen.clone()) => {}
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! A real `lakehouse` process under test: started, asked over HTTP, ended as a user would end it.
 #![allow(dead_code, reason = "each test file uses the helpers that its stories need")]
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -13,7 +14,7 @@ use std::{
 use serde_json::{Value, json};
 
 /// How long anything that a test waits for may take. Generous: a loaded machine is slow, not wrong.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A running process and the address that it printed.
 pub(crate) struct Lakehouse {
@@ -38,28 +39,22 @@ impl Lakehouse {
             String::from_utf8_lossy(&all).into_owned()
         });
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        let (sender, receiver) = mpsc::channel();
+        let (sender, addresses) = mpsc::channel();
         thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
-                // Once nobody waits for the address, the rest is only drained.
-                let _ = sender.send(line);
+                // Once nobody waits for an address, the rest is only drained.
+                let _ = address(&line).map(|found| sender.send(found));
             }
         });
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) => {
-                    if let Some(at) = line.find("http://127.0.0.1:") {
-                        let url = line[at..].split_whitespace().next().unwrap().to_owned();
-                        return Self { child, url, stderr: Some(stderr) };
-                    }
-                }
-                Err(_) => {
-                    let _ = child.kill();
-                    panic!("no address was printed; standard error: {}", stderr.join().unwrap());
-                }
-            }
+        // Dropped, and so ended, when there is no address.
+        let mut started = Self { child, url: String::new(), stderr: Some(stderr) };
+        if let Ok(url) = addresses.recv_timeout(PATIENCE) {
+            started.url = url;
+            return started;
         }
+        let stderr = started.stderr.take().unwrap();
+        drop(started);
+        panic!("no address was printed; standard error: {}", stderr.join().unwrap());
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -136,6 +131,12 @@ impl Drop for Lakehouse {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The address in a line that a process prints when it is there.
+fn address(line: &str) -> Option<String> {
+    let at = line.find("http://127.0.0.1:")?;
+    line[at..].split_whitespace().next().map(str::to_owned)
 }
 
 /// `lakehouse` with an environment of its own.
