@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use axum::Router;
 use lakehouse_catalog::Catalog;
-use lakehouse_contract::{DatasetName, Role};
+use lakehouse_contract::{DatasetName, Role, ingest::IngestSpec};
 use lakehouse_gateway::{Owner, Upstream, Upstreams};
 use lakehouse_http::Readiness;
 use lakehouse_ingest::{
@@ -15,7 +15,7 @@ use lakehouse_query::Engine;
 use lakehouse_store::Store;
 use tokio::sync::mpsc;
 
-use crate::{limits::Limits, up::Uploads};
+use crate::limits::Limits;
 
 /// How often the readiness of queries is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -63,14 +63,14 @@ impl Services {
         Ok(Self { store, catalog, ingestd, ingest, limits, engine })
     }
 
-    /// Lets `declared` say how uploads are read, and tells `published` of each.
+    /// Lets `declared` say how an upload of a file's name into a dataset is read, and tells `published` of each.
     pub(crate) fn follow_uploads(
         &mut self,
-        declared: Uploads,
+        declared: impl Fn(&DatasetName, &str) -> Result<Option<IngestSpec>, String> + Send + Sync + 'static,
         published: mpsc::UnboundedSender<DatasetName>,
     ) {
         let engine = self.engine.clone();
-        let ingestd = self.ingestd.clone().declared_by(move |name, file_name| declared.spec(name, file_name));
+        let ingestd = self.ingestd.clone().declared_by(declared);
         self.ingestd = ingestd.on_published(move |name| {
             let (engine, published) = (engine.clone(), published.clone());
             async move {

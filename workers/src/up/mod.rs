@@ -35,7 +35,7 @@ use controller::Controller;
 use follow::Follower;
 use resources::Resources;
 use screen::Screen;
-pub(crate) use uploads::Uploads;
+use uploads::Uploads;
 
 /// Run resources on this machine: ingest their sources, serve SQL, follow their files
 ///
@@ -91,7 +91,8 @@ impl Up {
         let screen = Screen::default();
         let (resources, uploads) = (Resources::default(), Uploads::default());
         let (tell, published) = mpsc::unbounded_channel();
-        services.follow_uploads(uploads.clone(), tell);
+        let declared = uploads.clone();
+        services.follow_uploads(move |name, file_name| declared.spec(name, file_name), tell);
         let (changes, inputs) = watch::channel(Arc::new(inputs));
         let follower = Follower::new(self.paths)?;
         let reader = Reader::new(&data.spool())?;
