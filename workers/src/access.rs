@@ -19,7 +19,13 @@ pub(crate) struct Access {
     #[arg(long, env = ALLOW, value_name = "CIDR,…")]
     allow: Option<String>,
     /// Seconds that /readyz says "draining" before the listener closes
-    #[arg(long, env = "LAKEHOUSE_DRAIN_NOTICE", default_value_t = 0, value_name = "SECONDS")]
+    #[arg(
+        long,
+        env = "LAKEHOUSE_DRAIN_NOTICE",
+        default_value_t = 0,
+        value_name = "SECONDS",
+        help_heading = "Limits"
+    )]
     drain_notice: u64,
 }
 

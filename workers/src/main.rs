@@ -23,14 +23,31 @@ use tracing_subscriber::EnvFilter;
 
 /// Datasets from YAML: CSV in, typed Parquet in a bucket, SQL answers out.
 #[derive(Debug, Parser)]
-#[command(name = "lakehouse", version, propagate_version = true, max_term_width = 110)]
+#[command(
+    name = "lakehouse",
+    version,
+    propagate_version = true,
+    max_term_width = 110,
+    after_help = "\
+Start with a file of yours, and ask it in another terminal:
+  lakehouse up sales.csv
+  lakehouse sql 'SELECT * FROM sales LIMIT 5'"
+)]
 struct Cli {
     /// What is logged to standard error: error, warn, info, debug, trace, or a filter such as
     /// `info,lakehouse_store=debug` [default: warn for `up`, info for `serve`]
-    #[arg(long, env = "LAKEHOUSE_LOG", global = true, value_name = "FILTER")]
+    #[arg(long, env = "LAKEHOUSE_LOG", global = true, value_name = "FILTER", help_heading = "Log")]
     log: Option<String>,
     /// How the log is written
-    #[arg(long, env = "LAKEHOUSE_LOG_FORMAT", global = true, value_enum, default_value_t = LogFormat::Text)]
+    #[arg(
+        long,
+        env = "LAKEHOUSE_LOG_FORMAT",
+        global = true,
+        value_enum,
+        default_value_t = LogFormat::Text,
+        value_name = "FORMAT",
+        help_heading = "Log"
+    )]
     log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
