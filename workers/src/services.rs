@@ -13,7 +13,7 @@ use lakehouse_ingest::{
 };
 use lakehouse_query::Engine;
 use lakehouse_store::Store;
-use tokio::sync::mpsc;
+use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::limits::Limits;
 
@@ -43,7 +43,7 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// The services that `roles` need. With queryd among them, an ingest is answered when its rows can be queried.
+    /// The services that `roles` need. With queryd among them, queries follow at once what this process publishes.
     pub(crate) async fn open(
         store: Store,
         roles: &[Role],
@@ -58,27 +58,19 @@ impl Services {
         };
         let ingest = Options::new(places.spool);
         let ingestd = Ingestd::new(store.clone(), catalog.clone(), limits.ingest(ingest.clone()));
+        // An upload is answered when its rows can be queried; whatever else changes in this process is seen a moment later.
         let refreshed = engine.clone();
-        let ingestd = ingestd.on_published(move |name| refresh(refreshed.clone(), name));
+        let ingestd = ingestd.on_published(move |_| refresh(refreshed.clone()));
+        tokio::spawn(follow_catalog(engine.clone(), catalog.changes()));
         Ok(Self { store, catalog, ingestd, ingest, limits, engine })
     }
 
-    /// Lets `declared` say how an upload of a file's name into a dataset is read, and tells `published` of each.
-    pub(crate) fn follow_uploads(
+    /// Lets `declared` say how an upload of a file's name into a dataset is read.
+    pub(crate) fn declare_uploads(
         &mut self,
         declared: impl Fn(&DatasetName, &str) -> Result<Option<IngestSpec>, String> + Send + Sync + 'static,
-        published: mpsc::UnboundedSender<DatasetName>,
     ) {
-        let engine = self.engine.clone();
-        let ingestd = self.ingestd.clone().declared_by(declared);
-        self.ingestd = ingestd.on_published(move |name| {
-            let (engine, published) = (engine.clone(), published.clone());
-            async move {
-                refresh(engine, name.clone()).await;
-                // When nobody listens any more, the process is about to end.
-                let _ = published.send(name);
-            }
-        });
+        self.ingestd = self.ingestd.clone().declared_by(declared);
     }
 
     /// The routes of one role, without the `/v1` that the gateway takes off. The gateway itself has none here.
@@ -125,11 +117,18 @@ async fn follow_engine(engine: Engine, readiness: Readiness) {
     }
 }
 
-/// Lets queries see a version that was just published.
-async fn refresh(engine: Option<Engine>, name: DatasetName) {
+/// Lets queries see what this process changes in the catalogue, until the catalogue is gone.
+async fn follow_catalog(engine: Option<Engine>, mut changes: broadcast::Receiver<DatasetName>) {
+    while !matches!(changes.recv().await, Err(RecvError::Closed)) {
+        refresh(engine.clone()).await;
+    }
+}
+
+/// Lets queries see what was just published.
+async fn refresh(engine: Option<Engine>) {
     if let Some(engine) = engine
         && let Err(error) = engine.refresh().await
     {
-        tracing::warn!(dataset.name = %name, %error, "Queries do not see the new version of `{name}` yet");
+        tracing::warn!(%error, "Queries do not see the newest versions yet");
     }
 }

@@ -183,6 +183,20 @@ fn a_pin_serves_the_kept_version_and_taking_it_out_the_newest() {
 }
 
 #[test]
+fn a_rollback_over_http_is_served_and_told_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let lakehouse = Lakehouse::up(&folder.path().join("data"), &[]);
+    assert_eq!(lakehouse.post("/v1/ingest?name=sales", SALES).0, 200);
+    assert_eq!(lakehouse.post("/v1/ingest?name=sales", format!("{SALES}013,3.25,2024-03-02\n")).0, 200);
+    lakehouse.wait_for_version("sales", 2);
+    let (status, answer) = lakehouse.post("/v1/catalog/rollback/sales", "");
+    assert_eq!((status, &answer["version"]), (200, &json!(1)), "{answer}");
+    lakehouse.wait_for_version("sales", 1);
+    lakehouse.wait_for("sales", "Ready", "True");
+    assert_eq!(lakehouse.sql("SELECT count(*) FROM sales"), json!([[2]]));
+}
+
+#[test]
 fn wrong_yaml_is_refused_at_the_start_with_every_mistake() {
     let folder = tempfile::tempdir().unwrap();
     let yaml = file(

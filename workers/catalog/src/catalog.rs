@@ -14,6 +14,7 @@ use lakehouse_contract::{
     keys,
 };
 use lakehouse_store::{Condition, Error as StoreError, Store};
+use tokio::sync::broadcast;
 
 use crate::{
     Error, Result,
@@ -26,6 +27,9 @@ use crate::{
 /// How often a change is tried against other writers before the caller is told.
 const TRIES: u32 = 32;
 
+/// How many changes a slow listener may be behind before it is told that it has missed some.
+const CHANGES_KEPT: usize = 1024;
+
 /// The manifests of all datasets in a store. Cheap to clone; clones share what they read.
 #[derive(Clone, Debug)]
 pub struct Catalog {
@@ -36,12 +40,24 @@ pub struct Catalog {
 pub(crate) struct Inner {
     store: Store,
     pub(crate) decoded: Mutex<Decoded>,
+    changes: broadcast::Sender<DatasetName>,
 }
 
 impl Catalog {
     /// The catalogue that lies in `store`.
     pub fn new(store: Store) -> Self {
-        Self { inner: Arc::new(Inner { store, decoded: Mutex::default() }) }
+        let (changes, _) = broadcast::channel(CHANGES_KEPT);
+        Self { inner: Arc::new(Inner { store, decoded: Mutex::default(), changes }) }
+    }
+
+    /// Names each dataset that a clone of this catalogue changes from now on. What other processes change is seen by reading.
+    pub fn changes(&self) -> broadcast::Receiver<DatasetName> {
+        self.inner.changes.subscribe()
+    }
+
+    fn tell(&self, name: &DatasetName) {
+        // It fails when nobody listens.
+        let _ = self.inner.changes.send(name.clone());
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -150,6 +166,7 @@ impl Catalog {
             self.archive(&manifest, bytes).await?;
         }
         self.store().delete(&keys::manifest(name)).await?;
+        self.tell(name);
         Ok(true)
     }
 
@@ -169,6 +186,7 @@ impl Catalog {
             Ok(etag) => {
                 let next = Arc::new(next);
                 self.remember(&next.name, etag, Ok(next.clone()));
+                self.tell(&next.name);
                 Ok(Some(next))
             }
             Err(StoreError::Conflict { .. }) => Ok(None),

@@ -288,3 +288,22 @@ fn ids(manifest: &DatasetManifest) -> Vec<(&str, i32)> {
     assert_eq!(manifest.schema_fingerprint, schema_fingerprint(&manifest.schema));
     manifest.schema.iter().map(|column| (column.name.as_str(), column.field_id)).collect()
 }
+
+#[tokio::test]
+async fn listeners_hear_of_each_change_and_only_of_changes() {
+    let store = Store::memory();
+    let catalog = Catalog::new(store.clone());
+    let mut changes = catalog.clone().changes();
+    catalog.register(&request(&store, "a", "x:int64", "one").await).await.unwrap();
+    catalog.register(&request(&store, "a", "x:int64", "two").await).await.unwrap();
+    catalog.rollback(&name("a"), Some(1)).await.unwrap();
+    catalog.rollback(&name("a"), Some(1)).await.unwrap();
+    assert!(catalog.register(&request(&store, "a", "x:string", "three").await).await.is_err());
+    catalog.remove(&name("a")).await.unwrap();
+    let heard: Vec<_> = std::iter::from_fn(|| changes.try_recv().ok()).collect();
+    assert_eq!(
+        heard,
+        [name("a"), name("a"), name("a"), name("a")],
+        "two registers, one rollback, one removal"
+    );
+}

@@ -25,7 +25,10 @@ use lakehouse_plan::{
     status::{self, Facts, Failure, RunFacts, ServedFacts, SourceFacts},
 };
 use lakehouse_source::{Local, Reader, Reading, Source};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{
+    broadcast::{self, error::RecvError},
+    watch,
+};
 
 use super::{
     inputs::{self, Declared, Inputs},
@@ -101,11 +104,11 @@ impl Controller {
         Self { services, reader, resources, uploads, screen, endpoint, inputs, entries }
     }
 
-    /// Runs for ever; dropping it stops what it does. `published` names datasets that others have published.
+    /// Runs for ever; dropping it stops what it does. `published` names datasets that this process has published, in whatever way.
     pub(crate) async fn run(
         mut self,
         mut followed: watch::Receiver<Arc<Inputs>>,
-        mut published: mpsc::UnboundedReceiver<DatasetName>,
+        mut published: broadcast::Receiver<DatasetName>,
     ) {
         let mut settled_once = false;
         loop {
@@ -126,7 +129,11 @@ impl Controller {
                     let inputs = followed.borrow_and_update().clone();
                     self.accept(inputs).await;
                 }
-                Some(name) = published.recv() => self.published(&name),
+                name = published.recv() => match name {
+                    Ok(name) => self.published(&name).await,
+                    Err(RecvError::Lagged(_)) => self.look_at_everything().await,
+                    Err(RecvError::Closed) => return,
+                },
                 () = until(rest) => {}
             }
         }
@@ -192,12 +199,26 @@ impl Controller {
         self.entries.insert(name, entry);
     }
 
-    fn published(&mut self, name: &DatasetName) {
+    /// Somebody published: this controller itself, an upload, or a rollback over HTTP.
+    async fn published(&mut self, name: &DatasetName) {
+        let current = self.services.catalog.get(name).await.ok().flatten().map(|manifest| manifest.version);
+        let told = self.resources.status(name.as_str()).and_then(|status| status.version);
+        if current == told {
+            return; // by this controller, which has told it already
+        }
         if !self.entries.contains_key(name) {
             let declared = Declared { dataset: inputs::upload(name), file: None, stamp: None };
             self.declare(name.clone(), declared);
         }
         if let Some(entry) = self.entries.get_mut(name) {
+            entry.due = Some(Instant::now());
+        }
+    }
+
+    /// Some news were missed, and nobody knows of whom.
+    async fn look_at_everything(&mut self) {
+        self.accept(self.inputs.clone()).await;
+        for entry in self.entries.values_mut() {
             entry.due = Some(Instant::now());
         }
     }

@@ -22,7 +22,7 @@ use lakehouse_contract::Role;
 use lakehouse_http::{Service, shutdown_signal};
 use lakehouse_source::Reader;
 use lakehouse_store::{Location, Store};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use crate::{
     access::Access,
@@ -90,9 +90,9 @@ impl Up {
 
         let screen = Screen::default();
         let (resources, uploads) = (Resources::default(), Uploads::default());
-        let (tell, published) = mpsc::unbounded_channel();
+        let published = services.catalog.changes();
         let declared = uploads.clone();
-        services.follow_uploads(move |name, file_name| declared.spec(name, file_name), tell);
+        services.declare_uploads(move |name, file_name| declared.spec(name, file_name));
         let (changes, inputs) = watch::channel(Arc::new(inputs));
         let follower = Follower::new(self.paths)?;
         let reader = Reader::new(&data.spool())?;
