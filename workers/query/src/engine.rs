@@ -103,9 +103,9 @@ impl Engine {
 
     /// Runs a query and waits for the first piece of its answer. Dropping the future or the answer ends the query.
     pub async fn query(&self, request: SqlRequest, format: Format) -> Result<Answer, Error> {
-        let place = self.inner.gate.enter().await?;
+        let place = Arc::new(self.inner.gate.enter().await?);
         let timeout = self.inner.settings.timeout;
-        let watch = Watch::start(timeout);
+        let watch = Watch::start(timeout, place.clone());
         // From here on, whatever drops this ends the query.
         let caller = Caller { watch: watch.clone() };
         let (sender, mut pieces) = mpsc::channel(AHEAD);

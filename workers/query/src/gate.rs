@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -17,8 +17,39 @@ pub(crate) struct Gate {
     places: Arc<Semaphore>,
     count: usize,
     waiting: AtomicUsize,
+    /// Queries that work on without a place.
+    stuck: Arc<AtomicUsize>,
     max_queue: usize,
     patience: Duration,
+}
+
+/// The right to work. Given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    permit: Mutex<Option<OwnedSemaphorePermit>>,
+    stuck: Arc<AtomicUsize>,
+    count: usize,
+}
+
+impl Place {
+    /// Lets another query work although this one, which was told to end, does not: some of DuckDB's functions notice no
+    /// interrupt. As many as there are places may be passed by like this; the next ones keep theirs.
+    pub(crate) fn pass_by(&self) {
+        let mut permit = self.permit.lock().unwrap_or_else(PoisonError::into_inner);
+        let one_more = |stuck| (stuck < self.count).then_some(stuck + 1);
+        if permit.is_some() && self.stuck.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+        {
+            *permit = None;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.permit.get_mut().unwrap_or_else(PoisonError::into_inner).is_none() {
+            self.stuck.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Gate {
@@ -28,15 +59,16 @@ impl Gate {
             places: Arc::new(Semaphore::new(count)),
             count,
             waiting: AtomicUsize::new(0),
+            stuck: Arc::default(),
             max_queue: settings.max_queue,
             patience: settings.queue_timeout,
         }
     }
 
     /// Waits for a place in the order of arrival; refuses at once when too many wait already.
-    pub(crate) async fn enter(&self) -> Result<OwnedSemaphorePermit, Error> {
-        if let Ok(place) = self.places.clone().try_acquire_owned() {
-            return Ok(place);
+    pub(crate) async fn enter(&self) -> Result<Place, Error> {
+        if let Ok(permit) = self.places.clone().try_acquire_owned() {
+            return Ok(self.place(permit));
         }
         let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
         let _left = Waiting(&self.waiting);
@@ -45,9 +77,13 @@ impl Gate {
             return Err(busy());
         }
         match tokio::time::timeout(self.patience, self.places.clone().acquire_owned()).await {
-            Ok(Ok(place)) => Ok(place),
+            Ok(Ok(permit)) => Ok(self.place(permit)),
             Ok(Err(_)) | Err(_) => Err(busy()),
         }
+    }
+
+    fn place(&self, permit: OwnedSemaphorePermit) -> Place {
+        Place { permit: Mutex::new(Some(permit)), stuck: self.stuck.clone(), count: self.count }
     }
 }
 
@@ -84,6 +120,20 @@ mod tests {
         let gate = gate(1, Duration::from_millis(5));
         let _inside = gate.enter().await.unwrap();
         assert!(matches!(gate.enter().await, Err(Error::Busy { .. })));
+    }
+
+    #[tokio::test]
+    async fn queries_that_do_not_end_are_passed_by_but_only_so_many() {
+        let gate = gate(1, Duration::from_millis(5));
+        let stuck = gate.enter().await.unwrap();
+        stuck.pass_by();
+        stuck.pass_by();
+        let second = gate.enter().await.unwrap();
+        second.pass_by();
+        assert!(matches!(gate.enter().await, Err(Error::Busy { .. })), "the second one keeps its place");
+        drop(stuck);
+        second.pass_by();
+        assert!(gate.enter().await.is_ok(), "the first one ended");
     }
 
     fn gate(max_queue: usize, queue_timeout: Duration) -> Gate {

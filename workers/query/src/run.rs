@@ -16,10 +16,7 @@ use arrow::array::Array;
 use bytes::Bytes;
 use duckdb::{Connection, Statement};
 use serde_json::Value;
-use tokio::{
-    runtime::Handle,
-    sync::{OwnedSemaphorePermit, mpsc},
-};
+use tokio::{runtime::Handle, sync::mpsc};
 use tracing::error;
 
 use crate::{
@@ -29,6 +26,7 @@ use crate::{
     engine::Inner,
     error::is_fatal,
     fence::{self, Parsed},
+    gate::Place,
     generation::Generation,
     params,
     recast::{self, Recast},
@@ -59,8 +57,8 @@ pub(crate) struct Job {
     pub(crate) runtime: Handle,
     /// Whether the caller has had a part of the answer.
     pub(crate) sent: Cell<bool>,
-    /// Given back when the thread ends, however long DuckDB takes to notice an interrupt.
-    pub(crate) place: OwnedSemaphorePermit,
+    /// Given back when the thread ends, or some time after an interrupt that DuckDB does not notice.
+    pub(crate) place: Arc<Place>,
 }
 
 /// Bytes of a streamed body that are handed on together.

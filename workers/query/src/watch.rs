@@ -14,10 +14,13 @@ use std::{
 use duckdb::InterruptHandle;
 use tokio::sync::Notify;
 
-use crate::Error;
+use crate::{Error, gate::Place};
 
 /// How often an interrupt is repeated.
 const REPEAT: Duration = Duration::from_millis(10);
+
+/// How long DuckDB may take to notice an interrupt before others may work in the query's place.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the query, its watchdog and its caller share.
 pub(crate) struct Watch {
@@ -41,8 +44,8 @@ enum Verdict {
 }
 
 impl Watch {
-    /// Starts the clock and the watchdog.
-    pub(crate) fn start(timeout: Duration) -> Arc<Self> {
+    /// Starts the clock and the watchdog of a query that has a place.
+    pub(crate) fn start(timeout: Duration, place: Arc<Place>) -> Arc<Self> {
         let state = State { deadline: Instant::now() + timeout, verdict: None, interrupt: None };
         let watch = Arc::new(Self {
             state: Mutex::new(state),
@@ -50,7 +53,7 @@ impl Watch {
             over: AtomicBool::new(false),
             timeout,
         });
-        tokio::spawn(watch.clone().guard());
+        tokio::spawn(watch.clone().guard(place));
         watch
     }
 
@@ -100,7 +103,7 @@ impl Watch {
         result
     }
 
-    async fn guard(self: Arc<Self>) {
+    async fn guard(self: Arc<Self>, place: Arc<Place>) {
         while !self.is_over() && self.state().verdict.is_none() {
             let deadline = self.state().deadline;
             if deadline <= Instant::now() {
@@ -112,7 +115,11 @@ impl Watch {
                 () = self.changed.notified() => {}
             }
         }
+        let ended = Instant::now();
         while !self.is_over() {
+            if ended.elapsed() > PATIENCE {
+                place.pass_by();
+            }
             let interrupt = self.state().interrupt.clone();
             if let Some(interrupt) = interrupt {
                 interrupt.interrupt();
