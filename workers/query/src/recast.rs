@@ -1,7 +1,7 @@
 //! Types that Arrow has no exact place for, given as the text that DuckDB writes for them.
 //!
 //! Through Arrow a TIME WITH TIME ZONE loses its offset and a UHUGEINT its upper half; BIT and BIGNUM come in DuckDB's
-//! inner form; a VARIANT does not come at all. A query that has such a column runs inside another one that casts it.
+//! inner form. A query that has such a column runs inside another one that casts it.
 
 use duckdb::{Connection, types::Value};
 use lakehouse_contract::sql::SqlColumn;
@@ -9,7 +9,7 @@ use lakehouse_contract::sql::SqlColumn;
 use crate::{params, values::Shape, view};
 
 /// DuckDB's names of these types.
-const WITHOUT_A_PLACE: [&str; 5] = ["TIME WITH TIME ZONE", "UHUGEINT", "BIGNUM", "BIT", "VARIANT"];
+const WITHOUT_A_PLACE: [&str; 4] = ["TIME WITH TIME ZONE", "UHUGEINT", "BIGNUM", "BIT"];
 
 /// The columns of a query, some of them cast.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,9 +66,6 @@ impl Recast {
 
 /// The type with text in the place of every part that Arrow has no place for; `None` when there is no such part.
 fn cast(column_type: &str) -> Option<String> {
-    if column_type == "VARIANT" {
-        return Some("JSON".to_owned());
-    }
     let mut cast = String::new();
     let mut rest = column_type;
     'parts: while let Some(first) = rest.chars().next() {
@@ -110,7 +107,6 @@ mod tests {
             ("STRUCT(bit BIT, \"a \"\"BIT\" INTEGER)", Some("STRUCT(bit VARCHAR, \"a \"\"BIT\" INTEGER)")),
             ("MAP(UHUGEINT, BIGNUM[3])", Some("MAP(VARCHAR, VARCHAR[3])")),
             ("ENUM('BIT', 'it''s BIT')", None),
-            ("VARIANT", Some("JSON")),
         ];
         for (column_type, expected) in cases {
             assert_eq!(cast(column_type).as_deref(), expected, "{column_type}");

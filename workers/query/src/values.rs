@@ -12,7 +12,7 @@
 //! | STRUCT | an object; an array where the members have no names |
 //! | MAP | an object with the keys as text |
 //! | UNION | an object with the one member |
-//! | UHUGEINT, BIGNUM, BIT, TIME WITH TIME ZONE, VARIANT | DuckDB's text |
+//! | UHUGEINT, BIGNUM, BIT, TIME WITH TIME ZONE | DuckDB's text |
 //!
 //! CSV has the same forms without the quotes of JSON: a null is empty, an empty text is `""`, nested values are JSON.
 
@@ -119,7 +119,6 @@ fn simple_name(id: Id) -> &'static str {
         Id::Uuid => "UUID",
         Id::Enum => "ENUM",
         Id::Geometry => "GEOMETRY",
-        Id::Variant => "VARIANT",
         Id::SqlNull => "NULL",
         _ => "UNKNOWN",
     }

@@ -160,6 +160,56 @@ async fn names_that_lead_below_the_datasets_are_unknown() {
     .await;
 }
 
+/// Where a comment ends for DuckDB and not for us, or for us and not for DuckDB, nothing may hide.
+#[tokio::test]
+async fn nothing_hides_behind_explain_and_a_comment() {
+    let lake = Lake::with_workers(settings()).await;
+    for hidden in [
+        "SELECT value FROM duckdb_settings() WHERE value LIKE '%/%'",
+        "CREATE TEMP TABLE x AS SELECT 1",
+        "COMMIT; DROP VIEW workers; SELECT 1",
+    ] {
+        let nested = format!("/* /* */ EXPLAIN SELECT 1 -- */ {hidden}");
+        let returned = format!("--\r{hidden} /*\nEXPLAIN SELECT 1 -- */");
+        for text in [nested, returned] {
+            let (status, body) = lake.sql(&text).await;
+            assert_eq!(
+                (status.as_u16(), &body["columns"][0]["name"]),
+                (200, &json!("explain_key")),
+                "{text:?}: {body}"
+            );
+        }
+    }
+    lake.is_well().await;
+}
+
+#[tokio::test]
+async fn functions_that_bring_the_process_down_are_refused() {
+    let deep = format!("SELECT from_json('1', '{}\"INT\"{}')", "[".repeat(101), "]".repeat(101));
+    refuses(
+        "sql_refused",
+        &[
+            // Each follows its text as deep as it goes, and the stack ends before the text does.
+            "SELECT json_structure(repeat('[', 1000000) || repeat(']', 1000000))",
+            "SELECT json_group_structure(repeat('[', 1000000) || repeat(']', 1000000))",
+            "SELECT json_contains(repeat('[', 1000000), '1')",
+            "SELECT from_json('[]', repeat('[', 100000) || '\"INT\"' || repeat(']', 100000))",
+            "SELECT json_transform('[]', CAST(? AS VARCHAR))",
+            "SELECT ('[]').json_transform_strict(repeat('[', 100000))",
+            &deep,
+            // Parses without the limits that a statement has, and cannot be interrupted.
+            "SELECT json_serialize_sql('SELECT 1' || repeat(' UNION ALL SELECT 1', 200000))",
+            "SELECT json_deserialize_sql('{}')",
+            "SELECT (repeat('[', 1000000) || repeat(']', 1000000))::JSON::VARIANT",
+            "SELECT TRY_CAST([1]::JSON AS STRUCT(a main.\"Variant\"[]))",
+            "SELECT variant_typeof((repeat('[', 1000000) || repeat(']', 1000000))::JSON)",
+            "SELECT cast_to_type('[]'::JSON, NULL::INT)",
+            "SELECT damerau_levenshtein(repeat('a', 100000), repeat('b', 100000))",
+        ],
+    )
+    .await;
+}
+
 #[tokio::test]
 async fn one_statement_at_a_time() {
     refuses(
@@ -234,6 +284,7 @@ async fn reading_in_every_way_is_allowed() {
         ("SELECT x FROM unnest([1, 2]) t(x)", json!([[1], [2]])),
         ("SELECT count(*) FROM generate_series(1, 5)", json!([[5]])),
         ("SELECT value FROM json_each('[1]')", json!([["1"]])),
+        ("SELECT from_json('{\"a\": [1]}', '{\"a\": [\"INT\"]}').a[1]", json!([[1]])),
         ("SHOW TABLES", json!([["workers"]])),
         ("SELECT table_name FROM information_schema.tables", json!([["workers"]])),
         (
