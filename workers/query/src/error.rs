@@ -136,7 +136,7 @@ impl Scrub {
             | "Parameter Not Resolved"
             | "Parameter Not Allowed" => Error::Sql(message),
             "Permission" | "Missing Extension" | "Autoload" | "Settings" => Error::Refused(message),
-            "Out of Memory" => Error::OutOfMemory(format!(
+            _ if kind == "Out of Memory" || message.contains(NO_SUCH_SIZE) => Error::OutOfMemory(format!(
                 "the query needs more than the {} of memory and {} of disk that all queries share: \
                  ask for fewer columns or rows, or group before sorting",
                 bytes(self.memory_limit),
@@ -151,6 +151,9 @@ impl Scrub {
 /// What DuckDB puts before an error that comes while rows are streamed.
 const IN_A_STREAM: &str =
     "Invalid Input Error: Attempting to execute an unsuccessful or closed pending query result\nError: ";
+
+/// How DuckDB says that no machine has so much memory: a fault of the query, though DuckDB takes it for one of its own.
+const NO_SUCH_SIZE: &str = "Error: Requested allocation size of ";
 
 /// A count of bytes as a person says it.
 fn bytes(count: u64) -> String {

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use duckdb::Connection;
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, error::Category};
 
 use crate::{
     Error,
@@ -85,6 +85,7 @@ impl Parsed<'_> {
         walk.node(&tree)?;
         let datasets = walk.datasets;
         let read = |text: &str| serialized(connection, scrub, text);
+        let judged = without_end(judged, &tree, read);
         let sql = match limit {
             // Written anew: where DuckDB and `first_word` end a comment differently, the caller's text says something else.
             _ if explained => format!("EXPLAIN {judged}"),
@@ -143,7 +144,23 @@ fn only_statement(json: &str, sql: &str) -> Result<Value, Error> {
 fn deep<T: DeserializeOwned>(json: &str) -> Result<T, Error> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
     deserializer.disable_recursion_limit();
-    T::deserialize(&mut deserializer).map_err(|error| Error::Internal(format!("DuckDB's tree: {error}")))
+    T::deserialize(&mut deserializer).map_err(|error| match error.classify() {
+        // DuckDB writes `Infinity` for a literal beyond DOUBLE, and JSON has no such number.
+        Category::Syntax => Error::Refused(
+            "the statement holds a number that is too large for a DOUBLE; infinity is written 'infinity'::DOUBLE".into(),
+        ),
+        _ => Error::Internal(format!("DuckDB's tree: {error}")),
+    })
+}
+
+/// The text without the `;` that ends it and without a comment behind that, so that a query can be written around it.
+fn without_end<'a>(sql: &'a str, root: &Value, read: impl Fn(&str) -> Result<String, Error>) -> &'a str {
+    let same = |text: &str| only_statement(&read(text)?, text).map(|tree| tree == *root);
+    let text = sql.trim_end_matches(|c: char| c == ';' || c.is_whitespace());
+    match text.rsplit_once(';') {
+        Some((before, _)) if same(before).unwrap_or(false) => before,
+        _ => text,
+    }
 }
 
 /// The text with a `LIMIT` after it, when that is the same statement but for the limit. Otherwise rows are cut later.
@@ -153,7 +170,7 @@ fn limited(
     rows: u64,
     read: impl Fn(&str) -> Result<String, Error>,
 ) -> Option<String> {
-    let sql = format!("{}\nLIMIT {rows}", sql.trim_end().trim_end_matches(';'));
+    let sql = format!("{sql}\nLIMIT {rows}");
     let mut other = only_statement(&read(&sql).ok()?, &sql).ok()?;
     let node = other.get_mut("node")?.as_object_mut()?;
     let modifiers = node.get_mut("modifiers")?.as_array_mut()?;

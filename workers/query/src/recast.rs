@@ -54,7 +54,6 @@ impl Recast {
                 }
             })
             .collect();
-        let sql = sql.trim_end().trim_end_matches(';');
         format!("SELECT {} FROM (\n{sql}\n) AS q({})", outer.join(", "), inner.join(", "))
     }
 
@@ -120,7 +119,7 @@ mod tests {
         };
         let recast = Recast { columns: vec![column("BIT"), column("DATE")] };
         assert_eq!(
-            recast.around("SELECT x, y;"),
+            recast.around("SELECT x, y"),
             "SELECT CAST(c0 AS VARCHAR) AS \"a\", c1 AS \"a\" FROM (\nSELECT x, y\n) AS q(c0, c1)"
         );
     }

@@ -160,6 +160,15 @@ async fn names_that_lead_below_the_datasets_are_unknown() {
     .await;
 }
 
+#[tokio::test]
+async fn a_value_that_fits_into_no_memory_is_the_callers_mistake() {
+    let lake = Lake::with_workers(settings()).await;
+    let sql = format!("SELECT NULL::INT{}", "[1000]".repeat(10));
+    let (status, body) = lake.sql(&sql).await;
+    assert_eq!((status.as_u16(), &body["error"]["code"]), (507, &json!("out_of_memory")), "{body}");
+    lake.is_well().await;
+}
+
 /// Where a comment ends for DuckDB and not for us, or for us and not for DuckDB, nothing may hide.
 #[tokio::test]
 async fn nothing_hides_behind_explain_and_a_comment() {
@@ -252,6 +261,8 @@ async fn texts_that_no_parser_should_meet_are_answered() {
         "SELECT \"".to_owned(),
         "SELECT $$".to_owned(),
         "/* SELECT".to_owned(),
+        "SELECT 1e999".to_owned(),
+        format!("SELECT {}", "9".repeat(100_000)),
         "\u{feff}\u{a0}SELECT \u{202e}".to_owned(),
     ];
     for text in texts {
@@ -298,6 +309,8 @@ async fn reading_in_every_way_is_allowed() {
             json!([[1, 1]]),
         ),
         ("-- a comment\nSELECT /* one */ 1 -- more", json!([[1]])),
+        ("SELECT '01'::BIT, ';'; -- a cast around this", json!([["01", ";"]])),
+        ("SELECT '01'::BIT -- a;b", json!([["01"]])),
         ("SELECT 'COPY x TO y; DROP VIEW workers'", json!([["COPY x TO y; DROP VIEW workers"]])),
     ];
     for (sql, expected) in cases {
