@@ -89,8 +89,11 @@ impl Parsed<'_> {
         let sql = match limit {
             // Written anew: where DuckDB and `first_word` end a comment differently, the caller's text says something else.
             _ if explained => format!("EXPLAIN {judged}"),
-            Some(rows) => limited(judged, &tree, rows, read).unwrap_or_else(|| judged.to_owned()),
-            None => judged.to_owned(),
+            Some(rows) if i64::try_from(rows).is_ok() => {
+                limited(judged, &tree, rows, read).unwrap_or_else(|| judged.to_owned())
+            }
+            // DuckDB counts no further, and there are no more rows than that.
+            Some(_) | None => judged.to_owned(),
         };
         Ok(Statement { sql, datasets })
     }

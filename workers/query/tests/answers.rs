@@ -108,6 +108,10 @@ async fn a_limit_cuts_every_kind_of_statement() {
         let (status, body) = lake.post(json!({"sql": sql, "limit": limit})).await;
         assert_eq!((status.as_u16(), &body["rows"]), (200, &expected), "{sql}: {body}");
     }
+    for limit in [1_u64 << 63, u64::MAX] {
+        let (status, body) = lake.post(json!({"sql": "SELECT 1", "limit": limit})).await;
+        assert_eq!((status.as_u16(), &body["rows"]), (200, &json!([[1]])), "{body}");
+    }
     let (_, body) = lake.post(json!({"sql": "DESCRIBE workers", "limit": 1})).await;
     assert_eq!(body["row_count"], 1);
 }
