@@ -31,6 +31,11 @@ pub fn count(number: u64) -> String {
     text
 }
 
+/// A number of rows, such as `1 row` or `3,376 rows`.
+pub fn rows(number: u64) -> String {
+    format!("{} {}", count(number), if number == 1 { "row" } else { "rows" })
+}
+
 /// How long work took, such as `85ms`, `1.2s` or `3m10s`.
 pub fn duration(milliseconds: u64) -> String {
     match milliseconds {
@@ -92,6 +97,7 @@ mod tests {
     #[test]
     fn counts_are_grouped() {
         assert_eq!([0, 999, 1000, 3_376, 1_234_567].map(count), ["0", "999", "1,000", "3,376", "1,234,567"]);
+        assert_eq!([0, 1, 3_376].map(rows), ["0 rows", "1 row", "3,376 rows"]);
     }
 
     #[test]

@@ -175,7 +175,7 @@ fn ingested(facts: &Facts<'_>) -> Verdict {
         (RunFacts::Waiting, _) => Verdict::no(Reason::Waiting, "The ingest waits for its turn."),
         (RunFacts::Idle, Some(manifest)) => Verdict::yes(
             Reason::UpToDate,
-            format!("{} rows of the source are in the store.", human::count(manifest.row_count)),
+            format!("The store holds {} of the source.", human::rows(manifest.row_count)),
         ),
         (RunFacts::Idle, None) => nothing_yet(facts),
     }
@@ -239,11 +239,7 @@ fn ready(facts: &Facts<'_>, published: &Verdict, served: &Verdict, verdicts: &Ve
     match (published.holds(), served.holds(), facts.manifest) {
         (true, true, Some(manifest)) => Verdict::yes(
             Reason::Serving,
-            format!(
-                "Version {} with {} rows answers SQL.",
-                manifest.version,
-                human::count(manifest.row_count)
-            ),
+            format!("Version {} with {} answers SQL.", manifest.version, human::rows(manifest.row_count)),
         ),
         (true, _, _) => served.clone(),
         (false, _, _) => published.clone(),
@@ -310,7 +306,7 @@ fn how_far(progress: Option<&Progress>) -> String {
         return "The source is being read.".to_owned();
     };
     let of = total_bytes.map(|total| format!(" of {}", human::bytes(total))).unwrap_or_default();
-    format!("{}{of} read, {} rows so far.", human::bytes(*bytes), human::count(*rows))
+    format!("{}{of} read, {} so far.", human::bytes(*bytes), human::rows(*rows))
 }
 
 /// A message that another sentence can follow.

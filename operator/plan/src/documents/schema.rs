@@ -226,6 +226,7 @@ impl Checker<'_> {
         let limit = |bound: &str| {
             schema[format!("{bound}{what}")].as_u64().and_then(|limit| usize::try_from(limit).ok())
         };
+        let things = if count == 1 { things.trim_end_matches('s') } else { things };
         match (limit("min"), limit("max")) {
             (Some(1), _) if count == 0 => self.fault(path, "must not be empty"),
             (Some(least), _) if count < least => {
