@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::spool;
+
 /// A failure of an ingest. Nothing was published.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -30,10 +32,10 @@ pub enum Error {
     #[error("{} changed while it was read", .0.display())]
     Changed(PathBuf),
     /// The spool folder cannot be written.
-    #[error("the spool at {} cannot be written: {error}", path.display())]
+    #[error("the spool folder {} cannot be written: {error}", folder.display())]
     Spool {
-        /// The folder or a file in it.
-        path: PathBuf,
+        /// The folder of all runs. What lies below it has a new name at every try, and a message must not.
+        folder: PathBuf,
         /// What the system says.
         error: io::Error,
     },
@@ -64,8 +66,9 @@ impl Error {
         }
     }
 
+    /// A failure to write `path`, which lies in the folder of a run.
     pub(crate) fn spool(path: &Path, error: io::Error) -> Self {
-        Self::Spool { path: path.to_owned(), error }
+        Self::Spool { folder: spool::folder_of_runs(path).to_owned(), error }
     }
 
     pub(crate) fn read(path: &Path, error: io::Error) -> Self {

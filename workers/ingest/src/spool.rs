@@ -31,7 +31,7 @@ pub(crate) struct Spool {
 impl Spool {
     /// Removes what killed runs left in `parent` and makes a folder for this one.
     pub(crate) fn create(parent: &Path) -> Result<Self, Error> {
-        Self::try_create(parent).map_err(|error| Error::spool(parent, error))
+        Self::try_create(parent).map_err(|error| Error::Spool { folder: parent.to_owned(), error })
     }
 
     fn try_create(parent: &Path) -> io::Result<Self> {
@@ -39,7 +39,9 @@ impl Spool {
         let door = File::create(parent.join(DOOR))?;
         door.lock()?;
         clean(parent)?;
-        let lock = tempfile::Builder::new().prefix(PREFIX).suffix(".lock").tempfile_in(parent)?;
+        let lock = tempfile::Builder::new().prefix(PREFIX).suffix(".lock").tempfile_in(parent);
+        // The library's own words name the file, which has another name at every try.
+        let lock = lock.map_err(|error| io::Error::from(error.kind()))?;
         let (lock, lock_path) = lock.keep().map_err(|error| error.error)?;
         lock.lock()?;
         let folder = lock_path.with_extension("");
@@ -60,6 +62,14 @@ impl Drop for Spool {
     }
 }
 
+/// The folder that holds the runs' folders, told by a path in one of these.
+pub(crate) fn folder_of_runs(path: &Path) -> &Path {
+    let is_run = |path: &&Path| {
+        path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()))
+    };
+    path.ancestors().find(is_run).and_then(Path::parent).unwrap_or(path)
+}
+
 /// Removes the folders whose runs have ended. Called behind the door, so that no run is half-made.
 fn clean(parent: &Path) -> io::Result<()> {
     for entry in fs::read_dir(parent)? {
@@ -69,19 +79,22 @@ fn clean(parent: &Path) -> io::Result<()> {
         if !name.starts_with(PREFIX) || !is_lock {
             continue;
         }
-        match File::open(&path).map(|lock| (lock.try_lock(), lock)) {
-            Ok((Ok(()), _lock)) => {
+        let lock = match File::open(&path) {
+            Ok(lock) => lock,
+            // Its run has just ended by itself.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        match lock.try_lock() {
+            Ok(()) => {
                 let folder = path.with_extension("");
                 if folder.is_dir() {
                     fs::remove_dir_all(folder)?;
                 }
                 fs::remove_file(&path)?;
             }
-            Ok((Err(fs::TryLockError::WouldBlock), _)) => {}
-            Ok((Err(fs::TryLockError::Error(error)), _)) => return Err(error),
-            // Its run has just ended by itself.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+            Err(fs::TryLockError::WouldBlock) => {}
+            Err(fs::TryLockError::Error(error)) => return Err(error),
         }
     }
     Ok(())
@@ -113,6 +126,18 @@ mod tests {
         assert!(!parent.path().join("ingest-dead.lock").exists());
         assert!(living.folder().exists() && next.folder().exists());
         assert!(parent.path().join("somebody-elses").exists());
+    }
+
+    #[test]
+    fn the_same_failure_of_two_runs_has_the_same_message() {
+        let parent = tempfile::tempdir().unwrap();
+        let message = || {
+            let spool = Spool::create(parent.path()).unwrap();
+            Error::spool(&spool.folder().join("00000.parquet"), io::ErrorKind::StorageFull.into()).to_string()
+        };
+        let first = message();
+        assert_eq!(first, message());
+        assert!(first.contains(&*parent.path().to_string_lossy()), "{first}");
     }
 
     fn names(folder: &Path) -> Vec<String> {

@@ -86,6 +86,12 @@ impl Tracker {
         }
     }
 
+    /// So much of the source has been brought to this machine.
+    pub fn fetched(&self, bytes: u64, total_bytes: Option<u64>) {
+        self.shared.total_bytes.store(total_bytes.unwrap_or(0), Relaxed);
+        self.shared.bytes.store(bytes, Relaxed);
+    }
+
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.shared.cancelled.load(Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
     }

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 
 use axum::http::StatusCode;
 use lakehouse_http::Problem;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{Error, Fault};
 
@@ -18,8 +18,12 @@ impl From<Error> for Problem {
             Error::Spec(_) => Self::bad_request(says),
             Error::Fault(fault) => {
                 let Fault { line, byte, column, value, message: _ } = *fault;
-                Self::new(StatusCode::BAD_REQUEST, "bad_source", says)
-                    .details(json!({ "line": line, "byte": byte, "column": column, "value": value }))
+                Self::new(StatusCode::BAD_REQUEST, "bad_source", says).details(known([
+                    ("line", json!(line)),
+                    ("byte", json!(byte)),
+                    ("column", json!(column)),
+                    ("value", json!(value)),
+                ]))
             }
             Error::Spool { error: ref cause, .. } if is_full(cause) => Self::new(
                 StatusCode::INSUFFICIENT_STORAGE,
@@ -38,6 +42,15 @@ impl From<Error> for Problem {
             Error::Store(error) => lakehouse_catalog::Error::from(error).into(),
         }
     }
+}
+
+/// The fields that are known; one that is not is left out.
+fn known(fields: [(&str, Value); 4]) -> Value {
+    fields
+        .into_iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 fn is_full(error: &io::Error) -> bool {
