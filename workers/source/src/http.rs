@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use reqwest::{
     Client, Response, StatusCode,
-    header::{ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH},
+    header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH},
 };
 use tracing::debug;
 use url::Url;
@@ -17,6 +17,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Waits between tries, in seconds; one try more than there are waits.
 const WAITS: [u64; 3] = [1, 3, 9];
+
 /// The most of an error answer that is shown.
 const SHOWN_BYTES: usize = 300;
 
@@ -108,7 +109,11 @@ fn is_strong_etag(text: &str) -> bool {
 
 async fn refusal(shown: &str, response: Response) -> Error {
     let status = response.status();
-    let body = response.text().await.unwrap_or_default();
+    let body = if tells_people(response.headers()) {
+        response.text().await.unwrap_or_default()
+    } else {
+        String::new()
+    };
     let first: String = body.trim().chars().take(SHOWN_BYTES).filter(|c| !c.is_control()).collect();
     let says = if first.is_empty() { String::new() } else { format!(": {first}") };
     let message = format!("{shown} answers {status}{says}");
@@ -120,6 +125,13 @@ async fn refusal(shown: &str, response: Response) -> Error {
         }
         _ => Error::Unreachable(message),
     }
+}
+
+/// Whether an error answer is a sentence. HTML is a page for browsers; XML is what buckets answer, with the id of the request, so it
+/// would be another message at every try.
+fn tells_people(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    !media_type.contains("html") && !media_type.contains("xml")
 }
 
 /// A failure with its causes and without the URL, which may hold secrets.

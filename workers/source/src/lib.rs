@@ -52,6 +52,11 @@ pub enum Source {
 }
 
 impl Source {
+    /// Whether it is read without a network.
+    pub fn is_here(&self) -> bool {
+        matches!(self, Self::File(_) | Self::Text { .. })
+    }
+
     /// The name whose ending may tell the format.
     pub fn file_name(&self) -> String {
         match self {

@@ -22,7 +22,7 @@ pub struct Spool {
 impl Spool {
     /// Opens the folder, makes it when it is missing, and removes the copies that a killed process left.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let failed = |error: std::io::Error| Error::Spool(format!("{}: {error}", folder.display()));
+        let failed = |error| failed(folder, &error);
         std::fs::create_dir_all(folder).map_err(failed)?;
         for entry in std::fs::read_dir(folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
@@ -38,17 +38,17 @@ impl Spool {
         let path = tempfile::Builder::new()
             .prefix(PREFIX)
             .tempfile_in(&self.folder)
-            .map_err(|error| Error::Spool(format!("{}: {error}", self.folder.display())))?
+            // The library's own words name the file, which has another name at every try.
+            .map_err(|error| failed(&self.folder, &error.kind().into()))?
             .into_temp_path();
-        let file = tokio::fs::File::create(&path)
-            .await
-            .map_err(|error| Error::Spool(format!("{}: {error}", path.display())))?;
-        Ok(Copy { path, file, hash: Sha256::new(), bytes: 0 })
+        let file = tokio::fs::File::create(&path).await.map_err(|error| failed(&self.folder, &error))?;
+        Ok(Copy { folder: self.folder.clone(), path, file, hash: Sha256::new(), bytes: 0 })
     }
 }
 
 /// A copy while it is written.
 pub(crate) struct Copy {
+    folder: PathBuf,
     path: tempfile::TempPath,
     file: tokio::fs::File,
     hash: Sha256,
@@ -60,10 +60,7 @@ impl Copy {
     pub(crate) async fn write(&mut self, piece: &[u8]) -> Result<(), Error> {
         self.hash.update(piece);
         self.bytes += piece.len() as u64;
-        self.file
-            .write_all(piece)
-            .await
-            .map_err(|error| Error::Spool(format!("{}: {error}", self.path.display())))
+        self.file.write_all(piece).await.map_err(|error| failed(&self.folder, &error))
     }
 
     /// Bytes so far.
@@ -73,9 +70,14 @@ impl Copy {
 
     /// Ends the copy: its path, `sha256:<hex>` and its bytes.
     pub(crate) async fn finish(mut self) -> Result<(tempfile::TempPath, String, u64), Error> {
-        self.file.flush().await.map_err(|error| Error::Spool(format!("{}: {error}", self.path.display())))?;
+        self.file.flush().await.map_err(|error| failed(&self.folder, &error))?;
         Ok((self.path, named(&self.hash.finalize()), self.bytes))
     }
+}
+
+/// Names the folder alone: a copy has another name at every try, and the message must not.
+fn failed(folder: &Path, error: &std::io::Error) -> Error {
+    Error::Spool(format!("the spool folder {} cannot be written: {error}", folder.display()))
 }
 
 /// The digest and the size of a file.

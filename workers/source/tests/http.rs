@@ -10,7 +10,7 @@ use axum::{
     Router,
     extract::State,
     http::{HeaderMap, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::{Html, IntoResponse, Response},
     routing::get,
 };
 use lakehouse_source::{Error, Reader, Reading, Source};
@@ -66,6 +66,13 @@ async fn a_missing_source_says_what_the_server_says() {
 }
 
 #[tokio::test]
+async fn a_page_for_browsers_is_no_sentence() {
+    let server = Server::start().await;
+    let error = server.read(&server.source("/page.csv", None), None).await.unwrap_err();
+    assert!(error.to_string().ends_with("/page.csv answers 404 Not Found"), "{error}");
+}
+
+#[tokio::test]
 async fn a_source_that_wants_credentials_is_denied_without_showing_them() {
     let server = Server::start().await;
     let mut source = server.source("/private.csv?token=hidden", None);
@@ -102,6 +109,7 @@ impl Server {
             .route("/plain.csv", get(|| async { CONTENT }))
             .route("/private.csv", get(private))
             .route("/flaky.csv", get(flaky))
+            .route("/page.csv", get(|| async { (StatusCode::NOT_FOUND, Html("<h1>Not found</h1>")) }))
             .fallback(|| async { (StatusCode::NOT_FOUND, "no such file here") })
             .with_state(bodies.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
