@@ -16,7 +16,9 @@ use serde::Deserialize;
 
 use crate::{Storage, download::quoted, error::Error};
 
+/// An unknown parameter is refused: who misspells `continuation` would read the first page for ever.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Asked {
     #[serde(default)]
     prefix: String,

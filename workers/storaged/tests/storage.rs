@@ -213,6 +213,15 @@ async fn a_prefix_cannot_lead_out_of_the_bucket() {
     }
 }
 
+#[tokio::test]
+async fn a_misspelt_parameter_of_a_listing_is_named() {
+    let server = Server::start().await;
+    let answer = client().get(server.url("list?continuaton=a")).send().await.unwrap();
+    assert_eq!(answer.status(), 400);
+    let message = error_of(answer).await.1;
+    assert!(message.contains("unknown field `continuaton`"), "{message}");
+}
+
 fn keys(page: &StorageListAnswer) -> Vec<&str> {
     page.objects.iter().map(|object| object.key.as_str()).collect()
 }

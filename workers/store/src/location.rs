@@ -33,6 +33,9 @@ impl Location {
             return Ok(Self::Memory);
         }
         let Some((scheme, rest)) = text.split_once("://") else {
+            if text.starts_with("s3:") {
+                return Err(unfit(format!("`{text}` is no bucket: one is written as s3://bucket/prefix")));
+            }
             return Ok(Self::Folder(PathBuf::from(text)));
         };
         if scheme != "s3" {
@@ -95,6 +98,7 @@ mod tests {
         let cases = [
             ("", "is empty"),
             ("gs://sales", "`gs://…`"),
+            ("s3:/sales", "written as s3://bucket/prefix"),
             ("s3://", "`` is no name of a bucket"),
             ("s3://user:secret@host", "is no name of a bucket"),
             ("s3://sales/../other", "a `..` segment"),
