@@ -23,11 +23,14 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// As much of a foreign error page as helps.
 const MAX_FOREIGN_TEXT: usize = 300;
 
+/// Where commands ask when nothing else is said.
+pub(crate) const DEFAULT_SERVER: &str = "http://127.0.0.1:3110";
+
 /// Where the lakehouse is, and the right to ask it.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Connection {
     /// Where a lakehouse answers
-    #[arg(long, env = "LAKEHOUSE_URL", value_name = "URL", default_value = "http://127.0.0.1:3110")]
+    #[arg(long, env = "LAKEHOUSE_URL", value_name = "URL", default_value = DEFAULT_SERVER)]
     #[arg(value_parser = server_url)]
     server: Url,
 
@@ -37,6 +40,11 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// The server as a person would write it, without the slash that every URL ends with.
+    pub(crate) fn server(&self) -> &str {
+        self.server.as_str().trim_end_matches('/')
+    }
+
     /// Reads the token and makes ready to ask; nothing is sent yet.
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
         let token = match &self.token_file {

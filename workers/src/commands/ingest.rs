@@ -23,6 +23,7 @@ use crate::{
     client::{Client, Connection},
     terminal::{
         bar::{Bar, Bars},
+        hint,
         table::{self, Column, Place},
     },
 };
@@ -65,7 +66,8 @@ impl Ingest {
         };
         let client = connection.client()?;
         let answer = super::block_on(send(&client, &file, &name, &Bars::default().add(name.as_str())))?;
-        super::unless_reader_left(io::stdout().lock().write_all(summary(&answer, Place::stdout()).as_bytes()))
+        let summary = summary(&answer, connection.server(), Place::stdout());
+        super::unless_reader_left(io::stdout().lock().write_all(summary.as_bytes()))
     }
 }
 
@@ -150,7 +152,7 @@ fn runs(progress: &Progress, name: &DatasetName) -> bool {
     progress.name == name.as_str() && !matches!(progress.phase, Phase::Done | Phase::Failed)
 }
 
-fn summary(answer: &IngestAnswer, place: Place) -> String {
+fn summary(answer: &IngestAnswer, server: &str, place: Place) -> String {
     let IngestAnswer { name, version, unchanged, rows, bytes, rejected_rows, columns, duration_ms, .. } =
         answer;
     let header = ["column", "type"].map(|name| Column { name: name.to_owned(), right: false });
@@ -160,19 +162,22 @@ fn summary(answer: &IngestAnswer, place: Place) -> String {
         .collect();
     let rejected = match rejected_rows {
         0 => String::new(),
-        n => format!(", {} rows rejected", human::count(*n)),
+        n => format!(", {} rejected", human::rows(*n)),
     };
     let version = match unchanged {
         true => format!("still version {version}, since the file gives the same rows"),
         false => format!("version {version}"),
     };
     format!(
-        "Dataset `{name}`, {version}: {} rows, {} of Parquet{rejected}, in {}\n\n{}\n\
-         Try: lakehouse sql 'SELECT * FROM \"{name}\" LIMIT 5'\n",
-        human::count(*rows),
+        "Dataset `{name}`, {version}: {}, {} of Parquet{rejected}, in {}\n\n{}\n\
+         Try: {} sql{} 'SELECT * FROM {} LIMIT 5'\n",
+        human::rows(*rows),
         human::bytes(*bytes),
         human::duration(*duration_ms),
         table::ruled(&header, &types, place),
+        hint::program(),
+        hint::at_server(server),
+        hint::sql_name(name),
     )
 }
 
@@ -183,7 +188,10 @@ mod tests {
     use lakehouse_contract::{Column as DatasetColumn, ColumnType, ErrorBody};
 
     use super::*;
-    use crate::client::tests::{client, serve};
+    use crate::client::{
+        DEFAULT_SERVER,
+        tests::{client, serve},
+    };
 
     #[tokio::test]
     async fn the_file_arrives_whole_and_under_its_name() {
@@ -226,13 +234,13 @@ mod tests {
 
     #[test]
     fn the_summary_tells_version_rows_and_types() {
-        let shown = summary(&answer(), Place::default());
+        let shown = summary(&answer(), DEFAULT_SERVER, Place::default());
         assert!(
             shown.contains("Dataset `sales`, version 2: 3,376 rows, 100.0 KiB of Parquet, in 85ms"),
             "{shown}"
         );
         assert!(shown.contains(" zip    | string\n"), "{shown}");
-        let again = summary(&IngestAnswer { unchanged: true, ..answer() }, Place::default());
+        let again = summary(&IngestAnswer { unchanged: true, ..answer() }, DEFAULT_SERVER, Place::default());
         assert!(again.contains("still version 2"), "{again}");
     }
 

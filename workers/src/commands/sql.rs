@@ -158,10 +158,7 @@ async fn answer_table(client: &Client, request: SqlRequest, place: Place) -> any
         .take(usize::try_from(shown_rows).unwrap_or(usize::MAX))
         .map(|row| row.into_iter().map(text).collect())
         .collect();
-    let rows_are = match rows.len() as u64 {
-        1 => "1 row".to_owned(),
-        n => format!("{} rows", human::count(n)),
-    };
+    let rows_are = human::rows(rows.len() as u64);
     let hint = if more { "; there are more: --limit N shows N of them, --csv gives all" } else { "" };
     Ok(format!("{}({rows_are}, {}{hint})\n", table::ruled(&columns, &rows, place), human::duration(took)))
 }

@@ -4,7 +4,7 @@ use indicatif::{MultiProgress, ProgressStyle};
 use lakehouse_contract::ingest::{Phase, Progress};
 use lakehouse_plan::human;
 
-const WITH_TOTAL: &str = "{prefix} {bar:24} {percent:>3}% {msg}";
+const WITH_TOTAL: &str = "{prefix} {bar:16} {percent:>3}% {msg}";
 const WITHOUT_TOTAL: &str = "{prefix} {spinner} {msg}";
 
 /// Bars below each other.
@@ -56,7 +56,7 @@ fn style(template: &str) -> ProgressStyle {
 fn message(progress: &Progress) -> String {
     let mut parts = vec![match progress.phase {
         Phase::Fetching => format!("fetching {}", human::bytes(progress.bytes)),
-        Phase::Converting => format!("converting {} rows", human::count(progress.rows)),
+        Phase::Converting => format!("converting {}", human::rows(progress.rows)),
         Phase::Uploading => "writing to the store".to_owned(),
         Phase::Publishing => "publishing".to_owned(),
         Phase::Done => "done".to_owned(),

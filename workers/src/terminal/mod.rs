@@ -1,8 +1,9 @@
-//! What commands show on a terminal: tables and bars of running work.
+//! What commands show on a terminal: tables, bars of running work, and what to try next.
 //!
 //! Receives texts that may hold anything; hands on lines that cannot move a cursor, change a colour or ring a bell.
 
 pub(crate) mod bar;
+pub(crate) mod hint;
 pub(crate) mod table;
 
 use std::borrow::Cow;

@@ -1,11 +1,12 @@
-//! Brings every Dataset from its spec to its status, one after the other, for as long as the process runs.
+//! Brings every Dataset from its spec to its status, for as long as the process runs.
 //!
 //! ```text
 //! files changed ─┐
 //! published ─────┼─► due ─► check ─► pin │ read source ─► ingest ─► refresh the views ─► status
 //! time has come ─┘
 //! ```
-//! A visit looks at everything anew, so it does not matter what it missed: what is published already is not made again.
+//! A visit looks at everything anew, so it does not matter what it missed: what is published already is not made again. Visits run beside
+//! each other, so a source that keeps silent holds up nobody else.
 
 use std::{
     collections::BTreeMap,
@@ -13,18 +14,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::{
+    FutureExt, StreamExt,
+    future::{AbortHandle, Aborted, BoxFuture, abortable},
+    stream::FuturesUnordered,
+};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use lakehouse_contract::{DatasetManifest, DatasetName, ingest::Progress};
-use lakehouse_crds::{Dataset, dataset::LastIngest};
-use lakehouse_ingest::SourceInfo;
+use lakehouse_contract::DatasetName;
+use lakehouse_crds::conditions::READY;
 use lakehouse_plan::{
-    ReadyDataset, Reason, Retry, check,
-    dataset::Refusal,
-    human,
-    status::{self, Facts, Failure, RunFacts, ServedFacts, SourceFacts},
+    Retry, check,
+    status::{RunFacts, ServedFacts, SourceFacts},
 };
-use lakehouse_source::{Local, Reader, Reading, Source};
 use tokio::sync::{
     broadcast::{self, error::RecvError},
     watch,
@@ -32,76 +34,44 @@ use tokio::sync::{
 
 use super::{
     inputs::{self, Declared, Inputs},
-    resources::Resources,
-    screen::Screen,
-    source,
+    screen::condition,
     uploads::Uploads,
+    visit::{Task, Visited, Visitor},
 };
-use crate::{failure, services::Services};
 
-/// How often a running ingest is looked at.
-const GLANCE: Duration = Duration::from_millis(200);
+/// Each visit may hold a connection and a copy of its source.
+const MOST_VISITS: usize = 8;
 /// The first wait after a failure that may pass; each further one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
+/// So long what to try next waits for the Datasets that are not there yet, once there is one that is.
+const WELCOME: Duration = Duration::from_secs(3);
 
-/// What the controller works with.
+/// Decides who is visited when, and tells what came of it.
 pub(crate) struct Controller {
-    services: Services,
-    reader: Reader,
-    resources: Resources,
+    visitor: Visitor,
     uploads: Uploads,
-    screen: Screen,
-    endpoint: String,
     inputs: Arc<Inputs>,
     entries: BTreeMap<DatasetName, Entry>,
+    visits: FuturesUnordered<BoxFuture<'static, (DatasetName, Result<Visited, Aborted>)>>,
 }
 
 /// A Dataset under control.
 struct Entry {
-    declared: Declared,
-    checked: Result<ReadyDataset, Refusal>,
+    task: Arc<Task>,
     /// When it is visited next; `None` waits for an event.
     due: Option<Instant>,
     failures: u32,
-}
-
-/// What a visit came to.
-#[derive(Default)]
-struct Outcome {
-    source: SourceFacts,
-    failed: Option<Failure>,
-    last_ingest: Option<LastIngest>,
-}
-
-impl Outcome {
-    fn source_failed(failure: Failure) -> Self {
-        Self { source: SourceFacts::Failed(failure), ..Self::default() }
-    }
-
-    fn failed(failure: Failure) -> Self {
-        Self { source: SourceFacts::Found, failed: Some(failure), last_ingest: None }
-    }
-
-    fn failure(&self) -> Option<&Failure> {
-        match (&self.failed, &self.source) {
-            (Some(failure), _) | (None, SourceFacts::Failed(failure)) => Some(failure),
-            _ => None,
-        }
-    }
+    /// The visit that runs.
+    visit: Option<AbortHandle>,
+    /// Somebody published while it ran, perhaps the visit itself.
+    news: bool,
 }
 
 impl Controller {
-    pub(crate) fn new(
-        services: Services,
-        reader: Reader,
-        resources: Resources,
-        uploads: Uploads,
-        screen: Screen,
-        endpoint: String,
-    ) -> Self {
+    pub(crate) fn new(visitor: Visitor, uploads: Uploads) -> Self {
         let (inputs, entries) = (Arc::default(), BTreeMap::new());
-        Self { services, reader, resources, uploads, screen, endpoint, inputs, entries }
+        Self { visitor, uploads, inputs, entries, visits: FuturesUnordered::new() }
     }
 
     /// Runs for ever; dropping it stops what it does. `published` names datasets that this process has published, in whatever way.
@@ -110,18 +80,18 @@ impl Controller {
         mut followed: watch::Receiver<Arc<Inputs>>,
         mut published: broadcast::Receiver<DatasetName>,
     ) {
-        let mut settled_once = false;
+        let mut welcome = Some(Instant::now() + WELCOME);
         loop {
-            if let Some(name) = self.next_due() {
-                self.visit(&name).await;
-                continue;
+            self.start_due();
+            if welcome.is_some_and(|at| self.may_welcome(at)) {
+                welcome = None;
+                let Visitor { screen, endpoint, resources, .. } = &self.visitor;
+                screen.next_steps(endpoint, &resources.datasets());
             }
-            if !settled_once {
-                settled_once = true;
-                self.screen.next_steps(&self.endpoint, &self.resources.datasets());
-            }
-            let rest = self.entries.values().filter_map(|entry| entry.due).min();
+            let now = Instant::now();
+            let rest = self.next_due().into_iter().chain(welcome.filter(|&at| at > now)).min();
             tokio::select! {
+                Some((name, visited)) = self.visits.next() => self.ended(name, visited).await,
                 changed = followed.changed() => {
                     if changed.is_err() {
                         return; // the follower has ended, so the process is about to
@@ -141,10 +111,10 @@ impl Controller {
 
     /// Takes new inputs: what is new or has changed is due, what is gone is forgotten. Its data stays.
     pub(crate) async fn accept(&mut self, inputs: Arc<Inputs>) {
-        let kept = match self.services.catalog.list().await {
+        let kept = match self.visitor.services.catalog.list().await {
             Ok(listing) => listing.datasets.iter().map(|manifest| manifest.name.clone()).collect(),
             Err(error) => {
-                self.screen.problem(&format!("the catalogue cannot be read: {error}"));
+                self.visitor.screen.problem(&format!("the catalogue cannot be read: {error}"));
                 Vec::new()
             }
         };
@@ -154,26 +124,26 @@ impl Controller {
             .collect();
         wanted.extend(inputs.datasets.iter().map(|(name, declared)| (name.clone(), declared.clone())));
 
-        self.entries.retain(|name, _| {
+        self.entries.retain(|name, entry| {
             let stays = wanted.contains_key(name);
             if !stays {
-                self.resources.remove(name.as_str());
+                entry.stop();
+                self.visitor.resources.remove(name.as_str());
             }
             stays
         });
-        self.resources.put_others(&inputs.others);
+        self.visitor.resources.put_others(&inputs.others);
         self.inputs = inputs;
         for (name, declared) in wanted {
             self.declare(name, declared);
         }
-        let checked = self.entries.values().filter_map(|entry| entry.checked.as_ref().ok());
+        let checked = self.entries.values().filter_map(|entry| entry.task.checked.as_ref().ok());
         self.uploads.set(checked.cloned());
     }
 
     fn declare(&mut self, name: DatasetName, declared: Declared) {
-        let before = self.entries.get_mut(&name);
-        if let Some(entry) = before
-            && entry.declared.asks_the_same(&declared)
+        if let Some(entry) = self.entries.get_mut(&name)
+            && entry.task.declared.asks_the_same(&declared)
         {
             // A ConfigMap or Secret beside it may have changed; a look at the source will tell.
             if declared.dataset.spec.source.upload.is_none() {
@@ -181,28 +151,43 @@ impl Controller {
             }
             return;
         }
-        let before = self.entries.get(&name).map(|entry| &entry.declared.dataset);
-        let generation = before.map_or(1, |before| {
-            before.metadata.generation.unwrap_or(1) + i64::from(before.spec != declared.dataset.spec)
+        let before = self.entries.remove(&name);
+        if let Some(before) = &before {
+            before.stop(); // it makes what nobody asks for any more
+        }
+        let known = before.as_ref().map(|before| &before.task.declared.dataset);
+        let generation = known.map_or(1, |known| {
+            known.metadata.generation.unwrap_or(1) + i64::from(known.spec != declared.dataset.spec)
         });
-        let created = before.and_then(|before| before.metadata.creation_timestamp.clone());
+        let created = known.and_then(|known| known.metadata.creation_timestamp.clone());
         let mut dataset = declared.dataset.clone();
         dataset.metadata.generation = Some(generation);
         dataset.metadata.uid = Some(name.id().to_string());
         dataset.metadata.creation_timestamp = Some(created.unwrap_or_else(|| Time(Timestamp::now())));
         let checked = check(&dataset);
         let declared = Declared { dataset, ..declared };
-        let entry = Entry { declared, checked, due: Some(Instant::now()), failures: 0 };
-        if self.resources.status(name.as_str()).is_none() {
-            self.report(&entry, None, SourceFacts::Unknown, RunFacts::Waiting, ServedFacts::NotYet, None);
+        let task = Arc::new(Task { name: name.clone(), declared, checked });
+        if self.visitor.resources.status(name.as_str()).is_none() {
+            let (source, run, served) = (SourceFacts::Unknown, RunFacts::Waiting, ServedFacts::NotYet);
+            self.visitor.report(&task, None, source, run, served, None);
         }
+        // The next visit starts when the one before has let go of everything.
+        let visit = before.and_then(|before| before.visit);
+        let entry = Entry { task, due: Some(Instant::now()), failures: 0, visit, news: false };
         self.entries.insert(name, entry);
     }
 
     /// Somebody published: this controller itself, an upload, or a rollback over HTTP.
     async fn published(&mut self, name: &DatasetName) {
-        let current = self.services.catalog.get(name).await.ok().flatten().map(|manifest| manifest.version);
-        let told = self.resources.status(name.as_str()).and_then(|status| status.version);
+        if let Some(entry) = self.entries.get_mut(name)
+            && entry.visit.is_some()
+        {
+            entry.news = true; // its visit will tell whether that is news
+            return;
+        }
+        let Visitor { services, resources, .. } = &self.visitor;
+        let current = services.catalog.get(name).await.ok().flatten().map(|manifest| manifest.version);
+        let told = resources.status(name.as_str()).and_then(|status| status.version);
         if current == told {
             return; // by this controller, which has told it already
         }
@@ -223,176 +208,58 @@ impl Controller {
         }
     }
 
-    fn next_due(&self) -> Option<DatasetName> {
+    /// Starts the visits that are due, the one that waits longest first, as long as there are places.
+    fn start_due(&mut self) {
         let now = Instant::now();
-        let due = self.entries.iter().filter(|(_, entry)| entry.due.is_some_and(|due| due <= now));
-        due.min_by_key(|(_, entry)| entry.due).map(|(name, _)| name.clone())
+        let mut due: Vec<&mut Entry> = self.entries.values_mut().filter(|entry| entry.is_due(now)).collect();
+        due.sort_by_key(|entry| entry.due);
+        for entry in due.into_iter().take(MOST_VISITS.saturating_sub(self.visits.len())) {
+            let (name, task) = (entry.task.name.clone(), Arc::clone(&entry.task));
+            let (visit, handle) = abortable(self.visitor.clone().visit(task, Arc::clone(&self.inputs)));
+            self.visits.push(visit.map(|visited| (name, visited)).boxed());
+            (entry.due, entry.visit) = (None, Some(handle));
+        }
     }
 
-    async fn visit(&mut self, name: &DatasetName) {
-        let Some(entry) = self.entries.get(name) else { return };
-        let outcome = match &entry.checked {
-            Ok(dataset) if dataset.suspend => Outcome::default(),
-            Ok(dataset) => match dataset.pin {
-                Some(version) => self.pin(dataset, version).await,
-                None => self.bring_up_to_date(entry, dataset).await,
-            },
-            Err(_) => Outcome::default(),
+    /// When a visit can start next, unless something happens before.
+    fn next_due(&self) -> Option<Instant> {
+        if self.visits.len() >= MOST_VISITS {
+            return None; // when one of them ends
+        }
+        self.entries.values().filter(|entry| entry.visit.is_none()).filter_map(|entry| entry.due).min()
+    }
+
+    /// Whether it is time to say what to try: at the end of the first round, or before it when that takes long.
+    fn may_welcome(&self, at: Instant) -> bool {
+        let is_ready = |dataset: &lakehouse_crds::Dataset| {
+            dataset
+                .status
+                .as_ref()
+                .and_then(|status| condition(status, READY))
+                .is_some_and(|(holds, _)| holds)
         };
-        let manifest = self.services.catalog.get(name).await;
-        let (manifest, outcome) = match manifest {
-            Ok(manifest) => (manifest, outcome),
-            Err(error) if outcome.failed.is_none() => (None, Outcome::failed(failure::of_catalog(&error))),
-            Err(_) => (None, outcome),
-        };
-        let served = self.serve(name, manifest.as_deref()).await;
-        self.settle(name, manifest.as_deref(), outcome, served);
+        let some_ready = || self.visitor.resources.datasets().iter().any(is_ready);
+        self.visits.is_empty() || (at <= Instant::now() && some_ready())
     }
 
-    /// Serves the version that the spec names.
-    async fn pin(&self, dataset: &ReadyDataset, version: u64) -> Outcome {
-        match self.services.catalog.rollback(&dataset.name, Some(version)).await {
-            Ok(_) => Outcome { source: SourceFacts::Unknown, ..Outcome::default() },
-            Err(error) => Outcome { failed: Some(failure::of_catalog(&error)), ..Outcome::default() },
+    async fn ended(&mut self, name: DatasetName, visited: Result<Visited, Aborted>) {
+        let Some(entry) = self.entries.get_mut(&name) else { return };
+        entry.visit = None;
+        if let Ok(visited) = visited
+            && Arc::ptr_eq(&visited.task, &entry.task)
+        {
+            self.settle(visited);
+        }
+        let news = self.entries.get_mut(&name).is_some_and(|entry| std::mem::take(&mut entry.news));
+        if news {
+            self.published(&name).await;
         }
     }
 
-    /// Reads the source where it has changed since the published version.
-    async fn bring_up_to_date(&self, entry: &Entry, dataset: &ReadyDataset) -> Outcome {
-        let source = match source::resolve(dataset, entry.declared.file.as_ref(), &self.inputs) {
-            Ok(Some(source)) => source,
-            Ok(None) => return self.wait_for_upload(dataset).await,
-            Err(failure) => return Outcome::source_failed(failure),
-        };
-        let manifest = match self.newest(&dataset.name).await {
-            Ok(manifest) => manifest,
-            Err(failure) => return Outcome::failed(failure),
-        };
-        let spec = dataset.ingest_of(&source.file_name());
-        // A digest that was read for other options says nothing about these.
-        let seen = manifest
-            .and_then(|manifest| manifest.origin.clone())
-            .filter(|origin| origin.inputs == spec.inputs_digest(&origin.source_digest))
-            .map(|origin| origin.source_digest);
-        let copied = |_, _| {};
-        match self.reader.read(&source, seen.as_deref(), &copied).await {
-            Ok(Reading::Unchanged) => Outcome { source: SourceFacts::Found, ..Outcome::default() },
-            Ok(Reading::Here(local)) => self.ingest(entry, &source, &local, &spec).await,
-            Err(error) => Outcome::source_failed(failure::of_source(&error)),
-        }
-    }
-
-    async fn wait_for_upload(&self, dataset: &ReadyDataset) -> Outcome {
-        match self.services.catalog.get(&dataset.name).await {
-            Ok(None) => Outcome { source: SourceFacts::WaitingForUpload, ..Outcome::default() },
-            Ok(Some(_)) => Outcome { source: SourceFacts::Found, ..Outcome::default() },
-            Err(error) => Outcome::failed(failure::of_catalog(&error)),
-        }
-    }
-
-    /// The newest version, served again where an earlier pin had put another one in its place.
-    async fn newest(&self, name: &DatasetName) -> Result<Option<Arc<DatasetManifest>>, Failure> {
-        let catalog = &self.services.catalog;
-        let manifest = catalog.get(name).await.map_err(|error| failure::of_catalog(&error))?;
-        match manifest {
-            Some(manifest) if manifest.version < manifest.latest_version => {
-                match catalog.rollback(name, Some(manifest.latest_version)).await {
-                    Ok(newest) => Ok(Some(newest)),
-                    // It is not kept any more; the source has the rows.
-                    Err(lakehouse_catalog::Error::UnknownVersion { .. }) => Ok(Some(manifest)),
-                    Err(error) => Err(failure::of_catalog(&error)),
-                }
-            }
-            manifest => Ok(manifest),
-        }
-    }
-
-    async fn ingest(
-        &self,
-        entry: &Entry,
-        source: &Source,
-        local: &Local,
-        spec: &lakehouse_contract::ingest::IngestSpec,
-    ) -> Outcome {
-        let started = Timestamp::now();
-        let Some(claim) = self.services.ingestd.claim(&spec.name) else {
-            return Outcome::failed(Failure::new(Reason::Waiting, "An upload into the dataset is running."));
-        };
-        let info = SourceInfo { source: source.to_string(), digest: local.digest.clone() };
-        let (store, catalog, options) = (&self.services.store, &self.services.catalog, &self.services.ingest);
-        let work =
-            lakehouse_ingest::ingest(store, catalog, &local.path, spec, info, claim.tracker(), options);
-        let mut work = std::pin::pin!(work);
-        let bar = self.screen.bar(&spec.name);
-        let result = loop {
-            tokio::select! {
-                result = &mut work => break result,
-                () = tokio::time::sleep(GLANCE) => {
-                    let progress = claim.tracker().progress();
-                    bar.update(&progress);
-                    self.show_progress(entry, &progress).await;
-                }
-            }
-        };
-        drop(bar);
-        let finished = Timestamp::now();
-        let took = u64::try_from(finished.duration_since(started).as_millis()).unwrap_or(0);
-        let message = match &result {
-            Ok(answer) => {
-                format!("Version {} was published with {} rows.", answer.version, human::count(answer.rows))
-            }
-            Err(error) => error.to_string(),
-        };
-        let last_ingest = Some(LastIngest {
-            started: Some(Time(started)),
-            finished: Some(Time(finished)),
-            duration: Some(human::duration(took)),
-            job: None,
-            message: Some(message),
-        });
-        let failed = result.err().map(|error| failure::of_ingest(&error));
-        Outcome { source: SourceFacts::Found, failed, last_ingest }
-    }
-
-    /// Makes queries read the published version.
-    async fn serve(&self, name: &DatasetName, manifest: Option<&DatasetManifest>) -> ServedFacts {
-        if manifest.is_none() {
-            return ServedFacts::NotYet;
-        }
-        let Some(engine) = &self.services.engine else { return ServedFacts::NotYet };
-        if let Err(error) = engine.refresh().await {
-            return ServedFacts::Failed(Failure::new(Reason::ServingFailed, error.to_string()));
-        }
-        let views = engine.views();
-        if let Some(damaged) = views.damaged.iter().find(|damaged| damaged.name == name.as_str()) {
-            return ServedFacts::Failed(Failure::new(Reason::ServingFailed, damaged.message.clone()));
-        }
-        match views.views.iter().find(|view| view.name == name.as_str()) {
-            Some(view) => ServedFacts::Serving { endpoint: self.endpoint.clone(), version: view.version },
-            None => ServedFacts::NotYet,
-        }
-    }
-
-    async fn show_progress(&self, entry: &Entry, progress: &Progress) {
-        let Ok(name) = entry.name() else { return };
-        // What is not known in the middle of the work stays as it was told before.
-        let manifest = self.services.catalog.get(&name).await.ok().flatten();
-        let served = manifest.as_deref().map_or(ServedFacts::NotYet, |manifest| ServedFacts::Serving {
-            endpoint: self.endpoint.clone(),
-            version: manifest.version,
-        });
-        let run = RunFacts::Running(Some(progress));
-        self.report(entry, manifest.as_deref(), SourceFacts::Found, run, served, None);
-    }
-
-    fn settle(
-        &mut self,
-        name: &DatasetName,
-        manifest: Option<&DatasetManifest>,
-        outcome: Outcome,
-        served: ServedFacts,
-    ) {
-        let Some(entry) = self.entries.get_mut(name) else { return };
+    /// Tells what a visit came to, and when the next one is due.
+    fn settle(&mut self, visited: Visited) {
+        let Visited { task, manifest, outcome, served } = visited;
+        let Some(entry) = self.entries.get_mut(&task.name) else { return };
         let now = Instant::now();
         let failure = outcome.failure().cloned().or_else(|| match &served {
             ServedFacts::Failed(failure) => Some(failure.clone()),
@@ -409,54 +276,31 @@ impl Controller {
                 None
             }
         };
-        entry.due = [retry, entry.next_run(now)].into_iter().flatten().min();
+        entry.due = [entry.due, retry, entry.next_run(now)].into_iter().flatten().min();
 
-        let entry = &self.entries[name];
         let run = outcome.failed.map_or(RunFacts::Idle, RunFacts::Failed);
-        self.report(entry, manifest, outcome.source, run, served, outcome.last_ingest);
-        if let Some(status) = self.resources.status(name.as_str()) {
-            self.screen.dataset(name, &status);
+        self.visitor.report(&task, manifest.as_deref(), outcome.source, run, served, outcome.last_ingest);
+        if let Some(status) = self.visitor.resources.status(task.name.as_str()) {
+            self.visitor.screen.dataset(&task.name, &status);
         }
-    }
-
-    fn report(
-        &self,
-        entry: &Entry,
-        manifest: Option<&DatasetManifest>,
-        source: SourceFacts,
-        run: RunFacts<'_>,
-        served: ServedFacts,
-        last_ingest: Option<LastIngest>,
-    ) {
-        let facts = Facts {
-            generation: entry.declared.dataset.metadata.generation,
-            spec: entry.checked.as_ref(),
-            manifest,
-            source,
-            run,
-            served,
-            last_ingest,
-        };
-        let name = entry.declared.dataset.metadata.name.as_deref().unwrap_or_default();
-        let previous = self.resources.status(name);
-        let status = status::dataset(previous.as_ref(), &facts, Timestamp::now());
-        let mut dataset: Dataset = entry.declared.dataset.clone();
-        dataset.status = Some(status);
-        if let Some(manifest) = manifest {
-            dataset.metadata.creation_timestamp = Some(Time(manifest.created_at));
-        }
-        self.resources.put(dataset);
     }
 }
 
 impl Entry {
-    fn name(&self) -> Result<DatasetName, lakehouse_contract::dataset::InvalidName> {
-        DatasetName::parse(self.declared.dataset.metadata.name.clone().unwrap_or_default())
+    /// Stops the visit that runs; it lets go of everything the next time the controller waits.
+    fn stop(&self) {
+        if let Some(visit) = &self.visit {
+            visit.abort();
+        }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.visit.is_none() && self.due.is_some_and(|due| due <= now)
     }
 
     /// When the schedule asks for the next reading.
     fn next_run(&self, now: Instant) -> Option<Instant> {
-        let dataset = self.checked.as_ref().ok().filter(|dataset| !dataset.suspend)?;
+        let dataset = self.task.checked.as_ref().ok().filter(|dataset| !dataset.suspend)?;
         let clock = Timestamp::now();
         let next = dataset.schedule.as_ref()?.next_after(clock)?;
         Some(now + Duration::try_from(next.duration_since(clock)).unwrap_or_default())

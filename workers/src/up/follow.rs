@@ -56,7 +56,9 @@ impl Follower {
             let read = tokio::task::spawn_blocking(move || inputs::read(&paths)).await;
             match read {
                 Ok(Ok(read)) => {
-                    told = None;
+                    if told.take().is_some() {
+                        screen.line("The files can be read again.");
+                    }
                     inputs.send_replace(Arc::new(read));
                 }
                 Ok(Err(mistakes)) => {

@@ -13,6 +13,7 @@ mod resources;
 mod screen;
 mod source;
 mod uploads;
+mod visit;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -36,6 +37,7 @@ use follow::Follower;
 use resources::Resources;
 use screen::Screen;
 use uploads::Uploads;
+use visit::Visitor;
 
 /// Run resources on this machine: ingest their sources, serve SQL, follow their files
 ///
@@ -101,8 +103,10 @@ impl Up {
             lakehouse_gateway::router(services.upstreams(&ROLES), &lakehouse_gateway::Settings::default());
         let service = Service::new("lakehouse", gateway.merge(resources.clone().router()))
             .with_readiness(services.readiness());
-        let mut controller =
-            Controller::new(services, reader, resources, uploads, screen.clone(), url.clone());
+        let turn = Arc::default();
+        let visitor =
+            Visitor { services, reader, resources, screen: screen.clone(), endpoint: url.clone(), turn };
+        let mut controller = Controller::new(visitor, uploads);
         let first = inputs.borrow().clone();
         controller.accept(first).await;
         screen.line(&format!("lakehouse {} at {url} with its data in {location}", env!("CARGO_PKG_VERSION")));

@@ -14,7 +14,7 @@ use lakehouse_plan::human;
 
 use crate::terminal::{
     bar::{Bar, Bars},
-    printable,
+    hint, printable,
 };
 
 /// Cheap to clone; clones write to the same terminal.
@@ -59,17 +59,18 @@ impl Screen {
                 .as_ref()
                 .is_some_and(|status| condition(status, READY).is_some_and(|(holds, _)| holds))
         });
+        let (program, server) = (hint::program(), hint::at_server(url));
         let mut lines = vec![String::new(), "Try, in another terminal:".to_owned()];
         match ready.and_then(|dataset| dataset.metadata.name.as_deref()) {
             Some(name) => {
-                let table = sql_name(name);
-                lines.push(format!("  lakehouse sql 'SELECT * FROM {table} LIMIT 5'"));
+                let table = hint::sql_name(name);
+                lines.push(format!("  {program} sql{server} 'SELECT * FROM {table} LIMIT 5'"));
                 let body = format!(r#"{{"sql": "SELECT count(*) FROM {}"}}"#, table.replace('"', "\\\""));
                 lines.push(format!("  curl -s {url}/v1/sql -d '{body}'"));
             }
-            None => lines.push("  lakehouse ingest FILE.csv".to_owned()),
+            None => lines.push(format!("  {program} ingest{server} FILE.csv")),
         }
-        lines.push("  lakehouse get -o wide".to_owned());
+        lines.push(format!("  {program} get{server} -o wide"));
         lines.push("Ctrl-C ends it.".to_owned());
         self.line(&lines.join("\n"));
     }
@@ -89,17 +90,11 @@ fn summary(name: &DatasetName, status: &DatasetStatus) -> (String, bool) {
     };
     let (rows, version) = (status.rows.unwrap_or(0), status.version.unwrap_or(0));
     let size = status.size.as_deref().unwrap_or("0 B");
-    (format!("✓ {name}: {} rows, {columns}, {size} of Parquet, version {version}", human::count(rows)), true)
+    (format!("✓ {name}: {}, {columns}, {size} of Parquet, version {version}", human::rows(rows)), true)
 }
 
-fn condition<'a>(status: &'a DatasetStatus, name: &str) -> Option<(bool, &'a str)> {
+/// Whether a condition holds, and what it says.
+pub(crate) fn condition<'a>(status: &'a DatasetStatus, name: &str) -> Option<(bool, &'a str)> {
     let found = status.conditions.iter().find(|condition| condition.type_ == name)?;
     Some((found.status == "True", found.message.as_str()))
-}
-
-/// A dataset's name as SQL wants it: in quotes unless it is a plain word.
-fn sql_name(name: &str) -> String {
-    let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if plain { name.to_owned() } else { format!("\"{name}\"") }
 }

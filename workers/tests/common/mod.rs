@@ -90,6 +90,16 @@ impl Lakehouse {
         answer
     }
 
+    /// Waits until these are the datasets, by name.
+    pub(crate) fn wait_for_list(&self, wanted: &[&str]) {
+        eventually(&format!("the datasets {wanted:?}"), || {
+            let (status, answer) = self.get("/apis/lakehouse.dev/v1alpha1/datasets");
+            let items = answer["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let names: Vec<_> = items.iter().filter_map(|item| item["metadata"]["name"].as_str()).collect();
+            if names == wanted { Ok(()) } else { Err(format!("{status}: {names:?}")) }
+        });
+    }
+
     /// Waits until the dataset's condition has this status, and gives the condition.
     pub(crate) fn wait_for(&self, name: &str, condition: &str, status: &str) -> Value {
         eventually(&format!("dataset {name}: {condition}={status}"), || {
