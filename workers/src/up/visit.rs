@@ -92,7 +92,7 @@ impl Visitor {
             Ok(dataset) if dataset.suspend => Outcome::default(),
             Ok(dataset) => match dataset.pin {
                 Some(version) => self.pin(dataset, version).await,
-                None => self.bring_up_to_date(&task, dataset, &inputs).await,
+                None => Box::pin(self.bring_up_to_date(&task, dataset, &inputs)).await,
             },
             Err(_) => Outcome::default(),
         };
@@ -138,7 +138,7 @@ impl Visitor {
         };
         let tracker = claim.tracker();
         let copied = |bytes, total: Option<u64>| tracker.fetched(bytes, total);
-        let reading = self.reader.read(&source, seen.as_deref(), &copied);
+        let reading = Box::pin(self.reader.read(&source, seen.as_deref(), &copied));
         match self.watch(task, tracker, reading).await {
             Ok(Reading::Unchanged) => Outcome { source: SourceFacts::Found, ..Outcome::default() },
             Ok(Reading::Here(local)) => {
@@ -146,7 +146,7 @@ impl Visitor {
                     Some(turn) => turn,
                     None => self.turn.lock().await,
                 };
-                self.ingest(task, tracker, &source, &local, &spec, turn).await
+                Box::pin(self.ingest(task, tracker, &source, &local, &spec, turn)).await
             }
             Err(error) => Outcome::source_failed(failure::of_source(&error)),
         }
