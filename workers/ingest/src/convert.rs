@@ -225,7 +225,8 @@ impl<'a> Conversion<'a> {
             drop((work, to_writer));
             let files = Files::new(folder, &schema, layout.file_bytes);
             let writer = scope.spawn(move || write_groups(files, &results, &spare));
-            let cut = self.cut(&mut blocks, &buffers, to_readers);
+            let cut = self.cut(&mut blocks, &buffers, &to_readers);
+            drop(to_readers);
             let written = writer.join().unwrap_or_else(|panic| panic::resume_unwind(panic));
             // The writer goes by the file's order: what it met stands before the place where cutting ended.
             written.and_then(|passed| cut.map(|()| passed))
@@ -237,7 +238,7 @@ impl<'a> Conversion<'a> {
         &self,
         blocks: &mut Blocks,
         buffers: &Receiver<Vec<u8>>,
-        to_readers: Sender<Work>,
+        to_readers: &Sender<Work>,
     ) -> Result<(), Error> {
         let mut number = 0;
         // A closed channel means that the others have ended over a fault, which the writer knows.

@@ -123,7 +123,7 @@ impl<'a> Files<'a> {
         let file = File::create(&path).map_err(|error| Error::spool(&path, error))?;
         let properties = WriterProperties::builder()
             .set_created_by(CREATED_BY.to_owned())
-            .set_compression(layout::COMPRESSION)
+            .set_compression(layout::compression())
             .set_offset_index_disabled(true)
             .build();
         let writer = SerializedFileWriter::new(

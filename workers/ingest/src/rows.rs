@@ -10,7 +10,7 @@ use parquet::schema::types::SchemaDescriptor;
 use crate::{
     Error, Tracker,
     csv::{self, Block, Field, Index, Syntax, SyntaxKind},
-    encode::{BooleanEncoder, EncodedColumn, FixedEncoder, TextEncoder},
+    encode::{BooleanEncoder, Codec, EncodedColumn, FixedEncoder, TextEncoder},
     error::{Fault, shown},
     kind::{Kinds, Reading, expectation},
     value,
@@ -52,10 +52,12 @@ pub(crate) struct BlockResult {
 pub(crate) struct Reader<'a> {
     pass: &'a Pass<'a>,
     index: Index,
+    codec: Codec,
     scratch: Vec<u8>,
 }
 
-/// A value that does not fit its column.
+/// A value that does not fit its column. The lower of two is the one that the file has first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Misfit {
     row: usize,
     column: usize,
@@ -64,7 +66,7 @@ struct Misfit {
 impl<'a> Reader<'a> {
     pub(crate) fn new(pass: &'a Pass<'a>) -> Self {
         let index = Index { columns: pass.plan.len(), ..Index::default() };
-        Self { pass, index, scratch: Vec::new() }
+        Self { pass, index, codec: Codec::new(), scratch: Vec::new() }
     }
 
     /// Reads the rows of a block from the byte `from` on.
@@ -81,8 +83,8 @@ impl<'a> Reader<'a> {
 
     /// Encodes the rows; `None` when a value does not fit the plan's guess.
     fn encode(&mut self, block: &Block, from: usize) -> Result<Option<BlockResult>, Error> {
-        let mut encoders: Vec<Encoder> =
-            self.pass.plan.iter().map(|column| Encoder::new(column.reading)).collect();
+        let encoder = |column: &PlannedColumn| Encoder::new(column.reading, self.codec.clone());
+        let mut encoders: Vec<Encoder> = self.pass.plan.iter().map(encoder).collect();
         let mut rows = 0;
         let mut at = from;
         while at < block.bytes.len() {
@@ -93,7 +95,7 @@ impl<'a> Reader<'a> {
                     if !self.pass.plan[column].declared {
                         return Ok(None);
                     }
-                    broken = first(broken, misfit);
+                    broken = broken.into_iter().chain([misfit]).min();
                 }
             }
             self.keep_promise(block, broken)?;
@@ -127,7 +129,7 @@ impl<'a> Reader<'a> {
                     let reading = planned.reading;
                     let misfit =
                         self.each(block, column, |text| Ok(text.is_none_or(|text| fits(text, reading))))?;
-                    broken = misfit.map_or(broken.take(), |misfit| first(broken.take(), misfit));
+                    broken = broken.into_iter().chain(misfit).min();
                 } else if !kinds[column].settled() {
                     let seen = &mut kinds[column];
                     self.each(block, column, |text| {
@@ -217,7 +219,7 @@ impl<'a> Reader<'a> {
         column: usize,
         mut take: impl FnMut(Option<&[u8]>) -> parquet::errors::Result<bool>,
     ) -> Result<Option<Misfit>, Error> {
-        let Self { pass, index, scratch } = self;
+        let Self { pass, index, scratch, codec: _ } = self;
         for (row, field) in index.column(column).enumerate() {
             let null = !pass.null_values.is_empty() && is_null(field, &block.bytes, pass.null_values);
             let text = if null { None } else { Some(field.value(&block.bytes, scratch)) };
@@ -243,14 +245,6 @@ impl<'a> Reader<'a> {
 
 fn is_null(field: Field, block: &[u8], null_values: &[String]) -> bool {
     !field.quoted() && null_values.iter().any(|null| null.as_bytes() == field.raw(block))
-}
-
-/// The misfit that the file has first.
-fn first(one: Option<Misfit>, other: Misfit) -> Option<Misfit> {
-    match one {
-        Some(one) if (one.row, one.column) < (other.row, other.column) => Some(one),
-        _ => Some(other),
-    }
 }
 
 /// A number of a column that holds fractions: integers too, when they lose nothing.
@@ -317,16 +311,16 @@ enum Encoder {
 }
 
 impl Encoder {
-    fn new(reading: Reading) -> Self {
+    fn new(reading: Reading, codec: Codec) -> Self {
         match reading {
-            Reading::Int64 => Self::Int64(FixedEncoder::new()),
-            Reading::Float64 => Self::Float64(FixedEncoder::new()),
-            Reading::DeclaredFloat64 => Self::DeclaredFloat64(FixedEncoder::new()),
-            Reading::Boolean => Self::Boolean(BooleanEncoder::new()),
-            Reading::Date => Self::Date(FixedEncoder::new()),
-            Reading::Timestamp(zone) => Self::Timestamp(FixedEncoder::new(), zone),
-            Reading::Text => Self::Text(TextEncoder::new()),
-            Reading::Empty => Self::Empty(TextEncoder::new()),
+            Reading::Int64 => Self::Int64(FixedEncoder::new(codec)),
+            Reading::Float64 => Self::Float64(FixedEncoder::new(codec)),
+            Reading::DeclaredFloat64 => Self::DeclaredFloat64(FixedEncoder::new(codec)),
+            Reading::Boolean => Self::Boolean(BooleanEncoder::new(codec)),
+            Reading::Date => Self::Date(FixedEncoder::new(codec)),
+            Reading::Timestamp(zone) => Self::Timestamp(FixedEncoder::new(codec), zone),
+            Reading::Text => Self::Text(TextEncoder::new(codec)),
+            Reading::Empty => Self::Empty(TextEncoder::new(codec)),
         }
     }
 

@@ -1,5 +1,7 @@
 //! The same rows give the same bytes, and the same types as a plain look at every value.
 
+#![allow(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 mod support;
 
 use lakehouse_contract::ColumnType;
@@ -52,10 +54,10 @@ fn files_end_by_size_and_hold_the_rows_in_order() {
     let text: String = std::iter::once("n,h\n".to_owned())
         .chain((0..50_000).map(|i| format!("{i},{:x}\n", i * 7919)))
         .collect();
-    let layout = Layout { group_bytes: 20_000, file_bytes: 60_000 };
+    let layout = Layout { group_bytes: 20_000, file_bytes: 30_000 };
     let output = Case { layout, ..Case::default() }.convert(&text).unwrap();
     assert!(output.converted.files.len() > 3);
-    assert!(output.converted.files.iter().all(|file| file.size < 120_000));
+    assert!(output.converted.files.iter().all(|file| file.size < 60_000));
     let numbers: Vec<String> = output.column("n").into_iter().map(Option::unwrap).collect();
     assert!(numbers.iter().enumerate().all(|(i, number)| *number == i.to_string()));
 }

@@ -3,6 +3,7 @@
 use parquet::{basic::Encoding, errors::Result, file::statistics::Statistics, schema::types::ColumnDescPtr};
 
 use super::{
+    Codec,
     chunk::{Chunk, EncodedColumn, Presence},
     layout,
 };
@@ -19,9 +20,9 @@ pub(crate) struct BooleanEncoder {
 }
 
 impl BooleanEncoder {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(codec: Codec) -> Self {
         Self {
-            chunk: Chunk::new(),
+            chunk: Chunk::new(codec),
             presence: Presence::default(),
             bits: Vec::new(),
             values: 0,

@@ -16,7 +16,7 @@ use parquet::{
     schema::types::ColumnDescPtr,
 };
 
-use super::{hybrid, layout};
+use super::{Codec, hybrid, layout};
 
 /// The finished bytes of a column chunk, and what the footer says of it.
 pub(crate) struct EncodedColumn {
@@ -78,21 +78,19 @@ pub(super) struct Chunk {
     nulls: usize,
     plain_pages: i32,
     dictionary_pages: i32,
-    codec: snap::raw::Encoder,
-    compressed: Vec<u8>,
+    codec: Codec,
 }
 
 impl Chunk {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(codec: Codec) -> Self {
         Self {
+            codec,
             pages: TrackedWrite::new(Vec::new()),
             uncompressed: 0,
             rows: 0,
             nulls: 0,
             plain_pages: 0,
             dictionary_pages: 0,
-            codec: snap::raw::Encoder::new(),
-            compressed: Vec::new(),
         }
     }
 
@@ -106,8 +104,11 @@ impl Chunk {
         let mut page = Vec::new();
         presence.encode(&mut page);
         let levels = page.len();
-        let is_compressed = self.compress(values)?;
-        page.extend_from_slice(if is_compressed { &self.compressed } else { values });
+        let is_compressed = self.codec.compress(values, |compressed| {
+            let smaller = compressed.len() < values.len();
+            page.extend_from_slice(if smaller { compressed } else { values });
+            smaller
+        })?;
         let page = Page::DataPageV2 {
             buf: page.into(),
             num_values: narrow(presence.rows),
@@ -131,14 +132,6 @@ impl Chunk {
         Ok(())
     }
 
-    /// Compresses `values`; `false` when that does not make them smaller.
-    fn compress(&mut self, values: &[u8]) -> Result<bool> {
-        self.compressed.resize(snap::raw::max_compress_len(values.len()), 0);
-        let size = self.codec.compress(values, &mut self.compressed).map_err(external)?;
-        self.compressed.truncate(size);
-        Ok(size < values.len())
-    }
-
     /// Ends the chunk. `dictionary` are the entries in plain encoding and their number, when pages refer to them.
     pub(super) fn finish(
         mut self,
@@ -149,9 +142,8 @@ impl Chunk {
         let mut sink = TrackedWrite::new(Vec::new());
         if let Some((entries, count)) = dictionary {
             // A dictionary page has no flag for being left uncompressed.
-            self.compress(entries)?;
             let page = Page::DictionaryPage {
-                buf: Bytes::from(std::mem::take(&mut self.compressed)),
+                buf: self.codec.compress(entries, Bytes::copy_from_slice)?,
                 num_values: narrow(count),
                 encoding: Encoding::PLAIN,
                 is_sorted: false,
@@ -181,7 +173,7 @@ impl Chunk {
         let mut encodings: Vec<Encoding> = page_stats.iter().map(|stats| stats.encoding).collect();
         encodings.push(Encoding::RLE);
         let metadata = ColumnChunkMetaData::builder(column)
-            .set_compression(layout::COMPRESSION)
+            .set_compression(layout::compression())
             .set_encodings(encodings)
             .set_page_encoding_stats(page_stats)
             .set_total_compressed_size(wide(bytes.len()))
@@ -201,10 +193,6 @@ impl Chunk {
         };
         Ok(EncodedColumn { bytes: bytes.into(), close })
     }
-}
-
-fn external(error: snap::Error) -> parquet::errors::ParquetError {
-    parquet::errors::ParquetError::External(Box::new(error))
 }
 
 /// Numbers of a page fit 32 bits: its rows and bytes are far below that.

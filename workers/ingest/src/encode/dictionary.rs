@@ -25,6 +25,7 @@ struct Entry {
 }
 
 /// The number of a value.
+#[derive(Clone, Copy)]
 pub(super) enum Found {
     Old(u32),
     New(u32),
@@ -56,11 +57,11 @@ impl Dictionary {
         &self.entries[self.starts[number] as usize..end]
     }
 
-    /// Whether it costs more than it saves, after `values` values: too large, or too few met again in the trial.
+    /// Whether it costs more than it saves, after `values` values.
     pub(super) fn is_a_loss(&self, values: usize) -> bool {
         self.len() > layout::DICTIONARY_ENTRIES
             || self.entries.len() > layout::DICTIONARY_BYTES
-            || (values == layout::TRIAL_VALUES && self.len() > values / 2)
+            || layout::TRIALS.iter().any(|&(after, most)| values == after && self.len() > most)
     }
 
     /// The number of a text, which plain encoding gives a length.

@@ -2,7 +2,7 @@
 
 use parquet::{errors::Result, file::statistics::Statistics, schema::types::ColumnDescPtr};
 
-use super::{chunk::EncodedColumn, values::Values};
+use super::{Codec, chunk::EncodedColumn, values::Values};
 
 /// Encodes a column chunk of values of a fixed size.
 pub(crate) struct FixedEncoder<T> {
@@ -19,8 +19,8 @@ pub(crate) trait Fixed: Copy + PartialOrd {
 }
 
 impl<T: Fixed> FixedEncoder<T> {
-    pub(crate) fn new() -> Self {
-        Self { values: Values::new(), range: None }
+    pub(crate) fn new(codec: Codec) -> Self {
+        Self { values: Values::new(codec), range: None }
     }
 
     /// Adds a value.

@@ -11,6 +11,7 @@
 
 mod boolean;
 mod chunk;
+mod codec;
 mod dictionary;
 mod fixed;
 mod hybrid;
@@ -19,25 +20,32 @@ mod values;
 
 pub(crate) use boolean::BooleanEncoder;
 pub(crate) use chunk::EncodedColumn;
+pub(crate) use codec::Codec;
 pub(crate) use fixed::FixedEncoder;
 pub(crate) use text::TextEncoder;
 
 /// How Parquet is laid out. Together with the rows it decides every byte of the output.
 pub(crate) mod layout {
-    use parquet::basic::Compression;
+    use parquet::basic::{Compression, ZstdLevel};
 
     /// A page ends at this many rows.
     pub(crate) const PAGE_ROWS: usize = 1 << 17;
     /// A page of plain text ends with the value that brings it to this size.
     pub(crate) const PAGE_BYTES: usize = 1 << 20;
-    /// After this many values a dictionary must have met half of them before.
-    pub(crate) const TRIAL_VALUES: usize = 1024;
+    /// When a dictionary must have proved itself: after so many values, at most so many may be distinct. The first look finds
+    /// columns of unique values, the second one those that repeat too rarely.
+    pub(crate) const TRIALS: [(usize, usize); 2] = [(1024, 960), (8192, 5120)];
     /// The most entries of a dictionary.
     pub(crate) const DICTIONARY_ENTRIES: usize = 1 << 15;
     /// The most bytes of a dictionary.
     pub(crate) const DICTIONARY_BYTES: usize = 1 << 20;
     /// The longest text among a column chunk's statistics, in bytes.
     pub(crate) const STATISTICS_BYTES: usize = 64;
-    /// The codec of every page.
-    pub(crate) const COMPRESSION: Compression = Compression::SNAPPY;
+    /// How hard zstd tries. On text it halves what snappy leaves over, for a fifth more time of the whole ingest.
+    pub(crate) const ZSTD_LEVEL: i32 = 1;
+
+    /// The codec of every page. A zstd that packs otherwise would be another output version.
+    pub(crate) fn compression() -> Compression {
+        Compression::ZSTD(ZstdLevel::default())
+    }
 }

@@ -7,7 +7,7 @@ use parquet::{
     schema::types::ColumnDescPtr,
 };
 
-use super::{chunk::EncodedColumn, layout, values::Values};
+use super::{Codec, chunk::EncodedColumn, layout, values::Values};
 
 /// Encodes a column chunk of text.
 pub(crate) struct TextEncoder {
@@ -17,8 +17,8 @@ pub(crate) struct TextEncoder {
 }
 
 impl TextEncoder {
-    pub(crate) fn new() -> Self {
-        Self { values: Values::new(), range: None }
+    pub(crate) fn new(codec: Codec) -> Self {
+        Self { values: Values::new(codec), range: None }
     }
 
     /// Adds a value, which is UTF-8.

@@ -3,6 +3,7 @@
 use parquet::{basic::Encoding, errors::Result, file::statistics::Statistics, schema::types::ColumnDescPtr};
 
 use super::{
+    Codec,
     chunk::{Chunk, EncodedColumn, Presence},
     dictionary::{Dictionary, Found},
     hybrid, layout,
@@ -23,9 +24,9 @@ pub(crate) struct Values {
 }
 
 impl Values {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(codec: Codec) -> Self {
         Self {
-            chunk: Chunk::new(),
+            chunk: Chunk::new(codec),
             presence: Presence::default(),
             dictionary: Some(Dictionary::new()),
             numbering: true,
@@ -81,8 +82,8 @@ impl Values {
             Found::New(number) => (number, false),
         };
         self.numbers.push(number);
-        let trial_ends = self.count == layout::TRIAL_VALUES;
-        if (!known || trial_ends) && self.dictionary.as_ref().is_some_and(|d| d.is_a_loss(self.count)) {
+        let on_trial = layout::TRIALS.iter().any(|&(after, _)| self.count == after);
+        if (!known || on_trial) && self.dictionary.as_ref().is_some_and(|d| d.is_a_loss(self.count)) {
             self.give_up_numbering()?;
         }
         Ok(known)
@@ -132,8 +133,9 @@ impl Values {
         column: ColumnDescPtr,
         statistics: impl FnOnce(u64) -> Statistics,
     ) -> Result<EncodedColumn> {
+        let [.., (last_trial, _)] = layout::TRIALS;
         let too_few_met_again = self.dictionary.as_ref().is_some_and(|d| d.len() > self.count / 2);
-        if self.count < layout::TRIAL_VALUES && too_few_met_again {
+        if self.numbering && self.count < last_trial && too_few_met_again {
             self.give_up_numbering()?;
         }
         if self.presence.rows() > 0 {

@@ -1,6 +1,7 @@
 //! Converts a text in a folder of its own and reads the Parquet back.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 use std::{fs, path::PathBuf};
 
@@ -109,6 +110,7 @@ impl Output {
 
 /// The type that a column with these values gets.
 pub(crate) fn type_of(values: &[&str]) -> ColumnType {
-    let text = format!("k,v\n{}", values.iter().map(|value| format!("x,\"{value}\"\n")).collect::<String>());
+    let rows: Vec<String> = values.iter().map(|value| format!("x,\"{value}\"\n")).collect();
+    let text = format!("k,v\n{}", rows.concat());
     Case::default().convert(text).unwrap().types()[1].1
 }
