@@ -92,6 +92,17 @@ impl Job {
     }
 
     fn work(&self) -> Result<(), Error> {
+        match self.work_with(params::start) {
+            // When a thread of a stream fails, DuckDB may tell of the interrupt that stopped the others and not of the
+            // failure, which has ended the transaction. Run as a whole, in one of its own, the statement tells what is wrong.
+            Err(Error::Gone) if self.watch.verdict().is_none() && !self.sent.get() => {
+                self.work_with(params::start_whole)
+            }
+            worked => worked,
+        }
+    }
+
+    fn work_with(&self, start: params::Start) -> Result<(), Error> {
         let engine = &self.engine;
         let database = engine.generation.load().database.clone();
         let session = database.session(|connection| {
@@ -100,7 +111,7 @@ impl Job {
             (parsed, engine.generation.load_full())
         });
         let (connection, (parsed, generation)) = session.map_err(|error| engine.scrub.error(&error))?;
-        let answered = parsed.and_then(|parsed| self.answer(&connection, &generation, parsed));
+        let answered = parsed.and_then(|parsed| self.answer(&connection, &generation, parsed, start));
         answered.map_err(|failed| {
             if let Error::Internal(message) = &failed {
                 error!(message, "The query engine failed");
@@ -118,18 +129,12 @@ impl Job {
         connection: &Connection,
         generation: &Generation,
         parsed: Parsed<'_>,
+        start: params::Start,
     ) -> Result<(), Error> {
         let engine = &self.engine;
         let statement = parsed.check(connection, generation, &engine.scrub, self.limit)?;
         let _pins = self.pins(generation, &statement.datasets)?;
-        let answered = match self.attempt(connection, &statement.sql, params::start) {
-            // When a thread of a stream fails, DuckDB may tell of the interrupt that stopped the others and not of the
-            // failure. Run as a whole, the statement tells what is wrong.
-            Err(Error::Gone) if self.watch.verdict().is_none() && !self.sent.get() => {
-                self.attempt(connection, &statement.sql, params::start_whole)
-            }
-            answered => answered,
-        };
+        let answered = self.attempt(connection, &statement.sql, start);
         answered.map_err(|error| blamed(error, generation, &statement.datasets))
     }
 
