@@ -83,17 +83,17 @@ mod tests {
     #[test]
     fn blobs_and_manifests_keep_their_names() {
         for text in ["datasets/us-airports.v2/ab12/cd.parquet", "_vectors/shelf/manifest.json"] {
-            assert_eq!(at(text), Path::new("/root").join(text));
+            assert_eq!(at(text), Path::new("/bucket").join(text));
         }
     }
 
     #[test]
     fn other_names_are_kept_apart_from_folders_and_from_our_own() {
-        assert_eq!(at("a"), Path::new("/root/a.object"));
-        assert_eq!(at("a/b"), Path::new("/root/a/b.object"));
-        assert_eq!(at("a.parquet/b.json"), Path::new("/root/a.parquet.folder/b.json"));
-        assert_eq!(at("lakehouse.json"), Path::new("/root/lakehouse.json.object"));
-        assert_eq!(at(".lakehouse/x"), Path::new("/root/.lakehouse.folder/x.object"));
+        assert_eq!(at("a"), Path::new("/bucket/a.object"));
+        assert_eq!(at("a/b"), Path::new("/bucket/a/b.object"));
+        assert_eq!(at("a.parquet/b.json"), Path::new("/bucket/a.parquet.folder/b.json"));
+        assert_eq!(at("lakehouse.json"), Path::new("/bucket/lakehouse.json.object"));
+        assert_eq!(at(".lakehouse/x"), Path::new("/bucket/.lakehouse.folder/x.object"));
         assert_eq!(object_segment(".DS_Store"), None);
         assert_eq!(object_segment(MARKER), None);
         assert_eq!(folder_segment(INTERNAL), None);
@@ -102,15 +102,15 @@ mod tests {
     #[test]
     fn a_segment_that_no_file_system_holds_is_refused() {
         let key = Key::parse(format!("a/{}", "s".repeat(249))).unwrap();
-        let message = path(Path::new("/root"), &key).unwrap_err().to_string();
+        let message = path(Path::new("/bucket"), &key).unwrap_err().to_string();
         assert!(message.ends_with("a segment has 249 bytes; a folder holds at most 248"), "{message}");
-        assert!(path(Path::new("/root"), &Key::parse("s".repeat(248)).unwrap()).is_ok());
+        assert!(path(Path::new("/bucket"), &Key::parse("s".repeat(248)).unwrap()).is_ok());
     }
 
     #[test]
     fn a_prefix_never_leads_out_of_the_folder() {
         for prefix in ["../", "a/../../", "/", "/etc/", "a//"] {
-            assert_eq!(folder(Path::new("/root"), prefix), None, "{prefix}");
+            assert_eq!(folder(Path::new("/bucket"), prefix), None, "{prefix}");
         }
     }
 
@@ -128,6 +128,6 @@ mod tests {
     }
 
     fn at(key: &str) -> PathBuf {
-        path(Path::new("/root"), &Key::parse(key).unwrap()).unwrap()
+        path(Path::new("/bucket"), &Key::parse(key).unwrap()).unwrap()
     }
 }
