@@ -8,7 +8,7 @@ use lakehouse_contract::{
     ingest::{SchemaPolicy, WriteMode},
 };
 
-use crate::{Error, Result, SchemaDiff, codec, schema};
+use crate::{Error, Result, SchemaDiff, schema, sound};
 
 /// A register request that was checked once.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ impl Offer {
             return Err(Error::Invalid(message));
         }
         for (index, object) in objects.iter().enumerate() {
-            if let Some(message) = codec::object_fault(&name, object) {
+            if let Some(message) = sound::object_fault(&name, object) {
                 return Err(Error::Object { index, message });
             }
         }
@@ -149,7 +149,7 @@ fn appended(current: &[DataObject], new: &[DataObject]) -> Vec<DataObject> {
 }
 
 fn rows(objects: &[DataObject]) -> Result<u64> {
-    codec::sum_of_rows(objects)
+    sound::sum_of_rows(objects)
         .ok_or_else(|| Error::Invalid("the rows of all objects together do not fit 64 bits".to_owned()))
 }
 

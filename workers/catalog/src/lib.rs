@@ -19,6 +19,7 @@ mod history;
 mod read;
 mod schema;
 mod service;
+mod sound;
 
 pub use catalog::Catalog;
 pub use codec::FORMAT;
