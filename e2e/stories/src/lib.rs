@@ -1,0 +1,1 @@
+//! What stories on a real Kubernetes stand on.

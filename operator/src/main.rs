@@ -1,0 +1,3 @@
+//! `lakehouse-operator`: brings Lakehouse resources in a cluster to what they ask for.
+
+fn main() {}
