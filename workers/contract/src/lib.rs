@@ -6,6 +6,7 @@
 pub mod catalog;
 pub mod dataset;
 pub mod ingest;
+pub mod job;
 pub mod key;
 pub mod keys;
 pub mod problem;

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::catalog::Damaged;
+
 /// `POST /sql`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,4 +38,24 @@ pub struct SqlColumn {
     /// DuckDB's name of the type, such as `BIGINT` or `DECIMAL(18,2)`.
     #[serde(rename = "type")]
     pub column_type: String,
+}
+
+/// `GET /sql/views`, and the answer to `POST /sql/refresh`: what can be queried, and what cannot be and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Views {
+    /// Every dataset that has a view, by name.
+    pub views: Vec<ViewInfo>,
+    /// Datasets without one.
+    pub damaged: Vec<Damaged>,
+}
+
+/// A dataset that can be queried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewInfo {
+    /// The view's name.
+    pub name: String,
+    /// The version that queries see.
+    pub version: u64,
+    /// Rows in it.
+    pub row_count: u64,
 }

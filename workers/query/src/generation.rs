@@ -2,8 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use lakehouse_contract::{DatasetManifest, catalog::Damaged};
-use serde::Serialize;
+use lakehouse_contract::{
+    DatasetManifest,
+    catalog::Damaged,
+    sql::{ViewInfo, Views},
+};
 
 use crate::database::Database;
 
@@ -27,26 +30,6 @@ pub(crate) enum Known<'a> {
     Dataset,
     Broken { dataset: &'a str, message: &'a str },
     Nothing,
-}
-
-/// `GET /sql/views`: what can be queried, and what cannot be and why.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Views {
-    /// Every dataset that has a view, by name.
-    pub views: Vec<ViewInfo>,
-    /// Datasets without one.
-    pub damaged: Vec<Damaged>,
-}
-
-/// A dataset that can be queried.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ViewInfo {
-    /// The view's name.
-    pub name: String,
-    /// The version that queries see.
-    pub version: u64,
-    /// Rows in it.
-    pub row_count: u64,
 }
 
 impl Generation {

@@ -30,6 +30,6 @@ mod watch;
 pub use encode::Format;
 pub use engine::{Answer, Engine};
 pub use error::Error;
-pub use generation::{ViewInfo, Views};
+pub use lakehouse_contract::sql::{ViewInfo, Views};
 pub use service::router;
 pub use settings::Settings;
