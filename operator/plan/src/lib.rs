@@ -8,6 +8,7 @@
 //! text ─► documents ─► dataset::check ─► ReadyDataset ─► an executor ─► Facts ─► status ─► table
 //! ```
 
+pub mod cluster;
 mod convert;
 pub mod dataset;
 pub mod documents;
