@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! text ─► documents ─► dataset::check ─► ReadyDataset ─► an executor ─► Facts ─► status ─► table
+//!                                              └─► cluster ─► objects for an API server, facts from them
 //! ```
 
 pub mod cluster;
@@ -19,7 +20,7 @@ pub mod status;
 pub mod table;
 
 pub use dataset::{ReadyDataset, check};
-pub use reason::{Reason, Retry};
+pub use reason::{Reason, Retry, UnknownReason};
 pub use schedule::Schedule;
 
 /// The namespace of a resource that names none.

@@ -1,90 +1,6 @@
 //! The closed vocabulary of reasons: why a condition is what it is, why a spec was refused.
 
-use std::fmt;
-
-/// Why. The names are those of the conditions' `reason` and fit for a metric's label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Reason {
-    // The spec.
-    /// More than one thing is wrong with the spec, or one that has no reason of its own.
-    InvalidSpec,
-    /// The resource's name cannot be a dataset's.
-    InvalidName,
-    /// `spec.source` cannot be read as a source.
-    InvalidSource,
-    /// The format is neither said nor told by a name.
-    UnknownFormat,
-    /// The declared columns, or the columns to sort by, cannot be.
-    InvalidColumns,
-    /// `spec.schedule` is no cron expression, or never comes.
-    InvalidSchedule,
-    /// The spec is sound, but what it asks for is not built yet.
-    NotSupported,
-
-    // The source.
-    /// Nobody has looked yet.
-    NotChecked,
-    /// It was found and could be read.
-    SourceFound,
-    /// Nothing has been uploaded yet.
-    WaitingForUpload,
-    /// There is nothing at that place.
-    SourceMissing,
-    /// A Secret that the spec names is not there, or lacks an entry.
-    SecretMissing,
-    /// The place wants other credentials.
-    SourceDenied,
-    /// The place cannot be reached or failed.
-    SourceUnreachable,
-    /// The source's digest is not the promised one.
-    DigestMismatch,
-
-    // The work.
-    /// The work waits for its turn.
-    Waiting,
-    /// Rows are being read and converted.
-    Ingesting,
-    /// The rows in the store are those of the source.
-    UpToDate,
-    /// `spec.suspend` is set.
-    Suspended,
-    /// The data cannot be read as its format, or breaks a declared type.
-    InvalidData,
-    /// More rows were turned away than `spec.rejects` allows.
-    TooManyRejects,
-    /// The source's schema is not the dataset's, and `spec.schemaPolicy` does not accept it.
-    SchemaChanged,
-    /// The bucket or the folder failed.
-    StoreFailed,
-    /// This machine has no room or no right to keep what it must.
-    DiskFailed,
-    /// The work was stopped before its end.
-    Interrupted,
-    /// The work took longer than it may.
-    DeadlineExceeded,
-    /// A pod could not start, or ended badly.
-    PodFailed,
-    /// Something that has no reason of its own; the message says what.
-    Failed,
-
-    // The result.
-    /// No version has been published.
-    NotPublished,
-    /// A version is published.
-    Published,
-    /// `spec.version` names a version that is not the published one yet.
-    VersionPending,
-    /// `spec.version` names a version that is not kept.
-    VersionNotKept,
-    /// Requests are not answered from the published version yet.
-    NotServed,
-    /// Requests are answered from the published version.
-    Serving,
-    /// The service that answers requests cannot read the version.
-    ServingFailed,
-    /// There is nothing left to do.
-    Settled,
-}
+use std::{fmt, str::FromStr};
 
 /// Whether doing the same again may end better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,94 +11,176 @@ pub enum Retry {
     OnEdit,
 }
 
-impl Reason {
-    /// The name, in `UpperCamelCase` as Kubernetes asks for.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidSpec => "InvalidSpec",
-            Self::InvalidName => "InvalidName",
-            Self::InvalidSource => "InvalidSource",
-            Self::UnknownFormat => "UnknownFormat",
-            Self::InvalidColumns => "InvalidColumns",
-            Self::InvalidSchedule => "InvalidSchedule",
-            Self::NotSupported => "NotSupported",
-            Self::NotChecked => "NotChecked",
-            Self::SourceFound => "SourceFound",
-            Self::WaitingForUpload => "WaitingForUpload",
-            Self::SourceMissing => "SourceMissing",
-            Self::SecretMissing => "SecretMissing",
-            Self::SourceDenied => "SourceDenied",
-            Self::SourceUnreachable => "SourceUnreachable",
-            Self::DigestMismatch => "DigestMismatch",
-            Self::Waiting => "Waiting",
-            Self::Ingesting => "Ingesting",
-            Self::UpToDate => "UpToDate",
-            Self::Suspended => "Suspended",
-            Self::InvalidData => "InvalidData",
-            Self::TooManyRejects => "TooManyRejects",
-            Self::SchemaChanged => "SchemaChanged",
-            Self::StoreFailed => "StoreFailed",
-            Self::DiskFailed => "DiskFailed",
-            Self::Interrupted => "Interrupted",
-            Self::DeadlineExceeded => "DeadlineExceeded",
-            Self::PodFailed => "PodFailed",
-            Self::Failed => "Failed",
-            Self::NotPublished => "NotPublished",
-            Self::Published => "Published",
-            Self::VersionPending => "VersionPending",
-            Self::VersionNotKept => "VersionNotKept",
-            Self::NotServed => "NotServed",
-            Self::Serving => "Serving",
-            Self::ServingFailed => "ServingFailed",
-            Self::Settled => "Settled",
+/// Declares each reason once, with its verdict where it is the reason of a failure.
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident: $retry:ident,)*) => {
+        /// Why. The names are those of the conditions' `reason` and fit for a metric's label.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason {
+            $($(#[$doc])* $name,)*
         }
-    }
 
-    /// Whether doing the same again may end better, where this is the reason of a failure.
-    pub fn retry(self) -> Retry {
-        match self {
-            Self::InvalidSpec
-            | Self::InvalidName
-            | Self::InvalidSource
-            | Self::UnknownFormat
-            | Self::InvalidColumns
-            | Self::InvalidSchedule
-            | Self::NotSupported
-            | Self::SourceDenied
-            | Self::DigestMismatch
-            | Self::InvalidData
-            | Self::TooManyRejects
-            | Self::SchemaChanged
-            | Self::DeadlineExceeded
-            | Self::VersionNotKept => Retry::OnEdit,
-            Self::NotChecked
-            | Self::SourceFound
-            | Self::WaitingForUpload
-            | Self::SourceMissing
-            | Self::SecretMissing
-            | Self::SourceUnreachable
-            | Self::Waiting
-            | Self::Ingesting
-            | Self::UpToDate
-            | Self::Suspended
-            | Self::StoreFailed
-            | Self::DiskFailed
-            | Self::Interrupted
-            | Self::PodFailed
-            | Self::Failed
-            | Self::NotPublished
-            | Self::Published
-            | Self::VersionPending
-            | Self::NotServed
-            | Self::Serving
-            | Self::ServingFailed
-            | Self::Settled => Retry::Backoff,
+        impl Reason {
+            /// Every reason.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The name, in `UpperCamelCase` as Kubernetes asks for.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
+
+            /// Whether doing the same again may end better, where this is the reason of a failure.
+            pub fn retry(self) -> Retry {
+                match self {
+                    $(Self::$name => Retry::$retry,)*
+                }
+            }
         }
+    };
+}
+
+reasons! {
+    // The spec.
+    /// More than one thing is wrong with the spec, or one that has no reason of its own.
+    InvalidSpec: OnEdit,
+    /// The resource's name cannot be a dataset's.
+    InvalidName: OnEdit,
+    /// `spec.source` cannot be read as a source.
+    InvalidSource: OnEdit,
+    /// The format is neither said nor told by a name.
+    UnknownFormat: OnEdit,
+    /// The declared columns, or the columns to sort by, cannot be.
+    InvalidColumns: OnEdit,
+    /// `spec.schedule` is no cron expression, or never comes.
+    InvalidSchedule: OnEdit,
+    /// The spec is sound, but what it asks for is not built yet.
+    NotSupported: OnEdit,
+
+    // The source.
+    /// Nobody has looked yet.
+    NotChecked: Backoff,
+    /// It was found and could be read.
+    SourceFound: Backoff,
+    /// Nothing has been uploaded yet.
+    WaitingForUpload: Backoff,
+    /// There is nothing at that place.
+    SourceMissing: Backoff,
+    /// A Secret that the spec names is not there, or lacks an entry.
+    SecretMissing: Backoff,
+    /// The place wants other credentials.
+    SourceDenied: OnEdit,
+    /// The place cannot be reached or failed.
+    SourceUnreachable: Backoff,
+    /// The source's digest is not the promised one.
+    DigestMismatch: OnEdit,
+
+    // The work.
+    /// The work waits for its turn.
+    Waiting: Backoff,
+    /// Rows are being read and converted.
+    Ingesting: Backoff,
+    /// The rows in the store are those of the source.
+    UpToDate: Backoff,
+    /// `spec.suspend` is set.
+    Suspended: Backoff,
+    /// The data cannot be read as its format, or breaks a declared type.
+    InvalidData: OnEdit,
+    /// More rows were turned away than `spec.rejects` allows.
+    TooManyRejects: OnEdit,
+    /// The source's schema is not the dataset's, and `spec.schemaPolicy` does not accept it.
+    SchemaChanged: OnEdit,
+    /// The bucket or the folder failed.
+    StoreFailed: Backoff,
+    /// This machine has no room or no right to keep what it must.
+    DiskFailed: Backoff,
+    /// The work was stopped before its end.
+    Interrupted: Backoff,
+    /// The work took longer than it may.
+    DeadlineExceeded: OnEdit,
+    /// A pod could not start, or ended badly.
+    PodFailed: Backoff,
+    /// A pod's image cannot be pulled.
+    ImagePullFailed: Backoff,
+    /// A pod needed more memory than its limit.
+    OutOfMemory: OnEdit,
+    /// No node has room for a pod, or may run it.
+    Unschedulable: Backoff,
+    /// The API server refuses an object: a quota is used up, or an admission rule says no.
+    ObjectRefused: Backoff,
+    /// The resource is being deleted, and its rows with it.
+    Deleting: Backoff,
+    /// Something that has no reason of its own; the message says what.
+    Failed: Backoff,
+
+    // The result.
+    /// No version has been published.
+    NotPublished: Backoff,
+    /// A version is published.
+    Published: Backoff,
+    /// `spec.version` names a version that is not the published one yet.
+    VersionPending: Backoff,
+    /// `spec.version` names a version that is not kept.
+    VersionNotKept: OnEdit,
+    /// Requests are not answered from the published version yet.
+    NotServed: Backoff,
+    /// Requests are answered from the published version.
+    Serving: Backoff,
+    /// The service that answers requests cannot read the version.
+    ServingFailed: Backoff,
+    /// There is nothing left to do.
+    Settled: Backoff,
+}
+
+impl Reason {
+    /// Whether only the spec, or a newer version of Lakehouse, can change what this is the reason of.
+    pub fn is_of_the_spec(self) -> bool {
+        matches!(
+            self,
+            Self::InvalidSpec
+                | Self::InvalidName
+                | Self::InvalidSource
+                | Self::UnknownFormat
+                | Self::InvalidSchedule
+                | Self::NotSupported
+        )
     }
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// A text that is none of the reasons.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no reason that this version knows")]
+pub struct UnknownReason(pub String);
+
+impl FromStr for Reason {
+    type Err = UnknownReason;
+    fn from_str(text: &str) -> Result<Self, UnknownReason> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|reason| reason.as_str() == text)
+            .ok_or_else(|| UnknownReason(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_reads_back_as_it_was_written_and_fits_a_condition() {
+        for reason in Reason::ALL {
+            assert_eq!(reason.as_str().parse(), Ok(*reason));
+            // `^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$` of metav1.Condition.
+            assert!(reason.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric()), "{reason}");
+        }
+        assert!("invaliddata".parse::<Reason>().is_err());
     }
 }

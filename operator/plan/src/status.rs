@@ -29,6 +29,8 @@ pub struct Facts<'a> {
     pub spec: Result<&'a ReadyDataset, &'a Refusal>,
     /// What the catalogue says is current.
     pub manifest: Option<&'a DatasetManifest>,
+    /// Why the catalogue could not be asked. What was told of the version before is then told again.
+    pub catalogue: Result<(), Failure>,
     /// What is known of the source.
     pub source: SourceFacts,
     /// What is being done.
@@ -61,6 +63,8 @@ pub enum RunFacts<'a> {
     Idle,
     /// Work waits for its turn, or for its next try.
     Waiting,
+    /// Work waits, and this sentence says for what.
+    WaitingFor(&'a str),
     /// An ingest runs.
     Running(Option<&'a Progress>),
     /// The last try failed.
@@ -73,12 +77,23 @@ pub enum ServedFacts {
     /// It does not answer from the published version yet.
     #[default]
     NotYet,
+    /// It does not answer from the published version yet, and this sentence says why.
+    Waiting(String),
     /// It answers from this version.
     Serving {
         /// Where.
         endpoint: String,
         /// The version.
         version: u64,
+    },
+    /// It answers from this version, but a part of it that should help cannot.
+    Limping {
+        /// Where.
+        endpoint: String,
+        /// The version.
+        version: u64,
+        /// What the part suffers from.
+        failure: Failure,
     },
     /// It cannot read the version.
     Failed(Failure),
@@ -118,12 +133,83 @@ pub fn dataset(previous: Option<&DatasetStatus>, facts: &Facts<'_>, now: Timesta
         (RECONCILING, reconciling(facts)),
         (STALLED, stalled(facts)),
     ];
+    let told = match (&facts.catalogue, previous) {
+        (Err(_), Some(previous)) => previous.clone(),
+        _ => of_manifest(facts),
+    };
+    DatasetStatus {
+        observed_generation: facts.generation,
+        conditions: conditions.map(|(name, verdict)| verdicts.condition(name, verdict)).into(),
+        progress: match &facts.run {
+            RunFacts::Running(Some(progress)) => Some(IngestProgress {
+                bytes: progress.bytes,
+                total_bytes: progress.total_bytes,
+                rows: progress.rows,
+            }),
+            _ => None,
+        },
+        last_ingest: (facts.last_ingest.clone())
+            .or_else(|| previous?.last_ingest.clone())
+            .or_else(|| facts.manifest.map(told_by_manifest)),
+        next_run: next_run(facts, now).map(Time),
+        endpoint: match &facts.served {
+            ServedFacts::Serving { endpoint, .. } | ServedFacts::Limping { endpoint, .. } => {
+                Some(endpoint.clone())
+            }
+            ServedFacts::NotYet | ServedFacts::Waiting(_) | ServedFacts::Failed(_) => None,
+        },
+        ..told
+    }
+}
+
+/// The status of a Dataset that is being deleted: what was known of it stays, and its end is told.
+pub fn deleting(
+    previous: Option<&DatasetStatus>,
+    generation: Option<i64>,
+    run: &RunFacts<'_>,
+    now: Timestamp,
+) -> DatasetStatus {
+    let before = previous.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let verdicts = Verdicts { before, generation, now };
+    let (ready, reconciling, stalled) = match run {
+        RunFacts::Failed(failure) => {
+            let stalled = if failure.reason.retry() == Retry::OnEdit {
+                Verdict::yes(failure.reason, failure.message.clone())
+            } else {
+                Verdict::no(Reason::Deleting, "Nothing waits for an edit.")
+            };
+            let again = format!("{} It is tried again.", sentence(&failure.message));
+            (Verdict::failed(failure), Verdict::yes(failure.reason, again), stalled)
+        }
+        run => {
+            let message = match run {
+                RunFacts::WaitingFor(sentence) => sentence,
+                _ => "The rows are being removed from the bucket.",
+            };
+            let stalled = Verdict::no(Reason::Deleting, "Nothing waits for an edit.");
+            (Verdict::no(Reason::Deleting, message), Verdict::yes(Reason::Deleting, message), stalled)
+        }
+    };
+    let told = [(READY, ready), (RECONCILING, reconciling), (STALLED, stalled)];
+    let told = told.map(|(name, verdict)| verdicts.condition(name, verdict));
+    let (others, mut conditions) =
+        (before.iter().filter(|before| told.iter().all(|new| new.type_ != before.type_)), told.to_vec());
+    conditions.extend(others.cloned());
+    DatasetStatus {
+        observed_generation: generation,
+        conditions,
+        progress: None,
+        next_run: None,
+        ..previous.cloned().unwrap_or_default()
+    }
+}
+
+/// What the published version and the spec tell.
+fn of_manifest(facts: &Facts<'_>) -> DatasetStatus {
     let manifest = facts.manifest;
     let origin = manifest.and_then(|manifest| manifest.origin.as_ref());
     let bytes = manifest.map(|manifest| manifest.objects.iter().map(|object| object.size).sum());
     DatasetStatus {
-        observed_generation: facts.generation,
-        conditions: conditions.map(|(name, verdict)| verdicts.condition(name, verdict)).into(),
         dataset_id: manifest.map(|manifest| manifest.dataset_id.to_string()),
         version: manifest.map(|manifest| manifest.version),
         schema_fingerprint: manifest.map(|manifest| manifest.schema_fingerprint.clone()),
@@ -135,22 +221,7 @@ pub fn dataset(previous: Option<&DatasetStatus>, facts: &Facts<'_>, now: Timesta
         rejected_rows: origin.map(|origin| origin.rejected_rows),
         format: origin.and_then(|origin| format(&origin.format)).or_else(|| declared_format(facts)),
         source: source_of(facts),
-        progress: match &facts.run {
-            RunFacts::Running(Some(progress)) => Some(IngestProgress {
-                bytes: progress.bytes,
-                total_bytes: progress.total_bytes,
-                rows: progress.rows,
-            }),
-            RunFacts::Running(None) | RunFacts::Idle | RunFacts::Waiting | RunFacts::Failed(_) => None,
-        },
-        last_ingest: (facts.last_ingest.clone())
-            .or_else(|| previous?.last_ingest.clone())
-            .or_else(|| manifest.map(told_by_manifest)),
-        next_run: next_run(facts, now).map(Time),
-        endpoint: match &facts.served {
-            ServedFacts::Serving { endpoint, .. } => Some(endpoint.clone()),
-            ServedFacts::NotYet | ServedFacts::Failed(_) => None,
-        },
+        ..DatasetStatus::default()
     }
 }
 
@@ -172,19 +243,19 @@ fn ingested(facts: &Facts<'_>) -> Verdict {
     match (&facts.run, facts.manifest) {
         (RunFacts::Failed(failure), _) => Verdict::failed(failure),
         (RunFacts::Running(progress), _) => Verdict::no(Reason::Ingesting, how_far(*progress)),
-        (RunFacts::Waiting, _) => Verdict::no(Reason::Waiting, "The ingest waits for its turn."),
+        (run @ (RunFacts::Waiting | RunFacts::WaitingFor(_)), _) => Verdict::no(Reason::Waiting, waits(run)),
         (RunFacts::Idle, Some(manifest)) => Verdict::yes(
             Reason::UpToDate,
             format!("The store holds {} of the source.", human::rows(manifest.row_count)),
         ),
-        (RunFacts::Idle, None) => nothing_yet(facts),
+        (RunFacts::Idle, None) => no_version(facts),
     }
 }
 
 fn published(facts: &Facts<'_>) -> Verdict {
     let pin = facts.spec.ok().and_then(|dataset| dataset.pin);
     match (facts.manifest, pin) {
-        (None, _) => nothing_yet(facts),
+        (None, _) => no_version(facts),
         (Some(manifest), Some(pin)) if manifest.version != pin => Verdict::no(
             Reason::VersionPending,
             format!("Version {} is published; the spec asks for version {pin}.", manifest.version),
@@ -196,19 +267,32 @@ fn published(facts: &Facts<'_>) -> Verdict {
 }
 
 fn served(facts: &Facts<'_>) -> Verdict {
-    match (&facts.served, facts.manifest) {
-        (ServedFacts::Failed(failure), _) => Verdict::failed(failure),
-        (ServedFacts::Serving { version, .. }, Some(manifest)) if *version == manifest.version => {
+    let Some(manifest) = facts.manifest else {
+        return match &facts.served {
+            ServedFacts::Failed(failure) => Verdict::failed(failure),
+            _ => no_version(facts),
+        };
+    };
+    let published = manifest.version;
+    match &facts.served {
+        ServedFacts::Failed(failure) => Verdict::failed(failure),
+        ServedFacts::Serving { version, .. } if *version == published => {
             Verdict::yes(Reason::Serving, format!("SQL is answered from version {version}."))
         }
-        (ServedFacts::Serving { version, .. }, Some(manifest)) => Verdict::no(
-            Reason::NotServed,
-            format!("SQL is still answered from version {version}; version {} follows.", manifest.version),
+        ServedFacts::Limping { version, failure, .. } if *version == published => Verdict::yes(
+            Reason::Serving,
+            format!("SQL is answered from version {version}, but {}", failure.message),
         ),
-        (ServedFacts::NotYet, Some(manifest)) => {
-            Verdict::no(Reason::NotServed, format!("Version {} is not served yet.", manifest.version))
+        ServedFacts::Serving { version, .. } | ServedFacts::Limping { version, .. } => Verdict::no(
+            Reason::NotServed,
+            format!("SQL is still answered from version {version}; version {published} follows."),
+        ),
+        ServedFacts::Waiting(why) => {
+            Verdict::no(Reason::NotServed, format!("Version {published} is not served yet: {why}"))
         }
-        (ServedFacts::NotYet | ServedFacts::Serving { .. }, None) => nothing_yet(facts),
+        ServedFacts::NotYet => {
+            Verdict::no(Reason::NotServed, format!("Version {published} is not served yet."))
+        }
     }
 }
 
@@ -228,10 +312,10 @@ fn ready(facts: &Facts<'_>, published: &Verdict, served: &Verdict, verdicts: &Ve
         RunFacts::Running(progress) if !verdicts.was_ready() => {
             return Verdict::no(Reason::Ingesting, how_far(*progress));
         }
-        RunFacts::Waiting if !verdicts.was_ready() => {
-            return Verdict::no(Reason::Waiting, "The ingest waits for its turn.");
+        run @ (RunFacts::Waiting | RunFacts::WaitingFor(_)) if !verdicts.was_ready() => {
+            return Verdict::no(Reason::Waiting, waits(run));
         }
-        RunFacts::Running(_) | RunFacts::Waiting | RunFacts::Idle => {}
+        RunFacts::Running(_) | RunFacts::Waiting | RunFacts::WaitingFor(_) | RunFacts::Idle => {}
     }
     if let SourceFacts::Failed(failure) = &facts.source {
         return Verdict::failed(failure);
@@ -239,7 +323,14 @@ fn ready(facts: &Facts<'_>, published: &Verdict, served: &Verdict, verdicts: &Ve
     match (published.holds(), served.holds(), facts.manifest) {
         (true, true, Some(manifest)) => Verdict::yes(
             Reason::Serving,
-            format!("Version {} with {} answers SQL.", manifest.version, human::rows(manifest.row_count)),
+            match &facts.served {
+                ServedFacts::Limping { .. } => served.message.clone(),
+                _ => format!(
+                    "Version {} with {} answers SQL.",
+                    manifest.version,
+                    human::rows(manifest.row_count)
+                ),
+            },
         ),
         (true, _, _) => served.clone(),
         (false, _, _) => published.clone(),
@@ -255,7 +346,7 @@ fn reconciling(facts: &Facts<'_>) -> Verdict {
             Verdict::yes(failure.reason, format!("{} It is tried again.", sentence(&failure.message)))
         }
         (_, Some(failure)) => Verdict::no(failure.reason, failure.message),
-        (RunFacts::Waiting, _) => Verdict::yes(Reason::Waiting, "The ingest waits for its turn."),
+        (run @ (RunFacts::Waiting | RunFacts::WaitingFor(_)), _) => Verdict::yes(Reason::Waiting, waits(run)),
         _ if facts.source == SourceFacts::WaitingForUpload => {
             Verdict::no(Reason::WaitingForUpload, waiting_for_upload(facts))
         }
@@ -275,13 +366,22 @@ fn stalled(facts: &Facts<'_>) -> Verdict {
 
 /// What failed, where something did: the spec before the work, the work before the service.
 fn failure(facts: &Facts<'_>) -> Option<Failure> {
-    let Facts { spec, source, run, served, .. } = facts;
-    match (spec, run, source, served) {
-        (Err(refusal), _, _, _) => Some(Failure::new(refusal.reason(), refusal.to_string())),
-        (_, RunFacts::Failed(failure), _, _)
-        | (_, _, SourceFacts::Failed(failure), _)
-        | (_, _, _, ServedFacts::Failed(failure)) => Some(failure.clone()),
+    let Facts { spec, source, run, served, catalogue, .. } = facts;
+    match (spec, run, source, served, catalogue) {
+        (Err(refusal), ..) => Some(Failure::new(refusal.reason(), refusal.to_string())),
+        (_, RunFacts::Failed(failure), ..)
+        | (_, _, SourceFacts::Failed(failure), ..)
+        | (_, _, _, ServedFacts::Failed(failure) | ServedFacts::Limping { failure, .. }, _)
+        | (.., Err(failure)) => Some(failure.clone()),
         _ => None,
+    }
+}
+
+/// Why no version is known.
+fn no_version(facts: &Facts<'_>) -> Verdict {
+    match &facts.catalogue {
+        Err(failure) => Verdict::unknown(failure.reason, failure.message.clone()),
+        Ok(()) => nothing_yet(facts),
     }
 }
 
@@ -299,6 +399,14 @@ fn nothing_yet(facts: &Facts<'_>) -> Verdict {
 fn waiting_for_upload(facts: &Facts<'_>) -> String {
     let name = facts.spec.map_or("<name>", |dataset| dataset.name.as_str());
     format!("Nothing has been uploaded yet; send a file to `POST /v1/ingest?name={name}`.")
+}
+
+/// What work waits for.
+fn waits<'a>(run: &RunFacts<'a>) -> &'a str {
+    match run {
+        RunFacts::WaitingFor(sentence) => sentence,
+        _ => "The ingest waits for its turn.",
+    }
 }
 
 fn how_far(progress: Option<&Progress>) -> String {

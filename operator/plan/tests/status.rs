@@ -259,6 +259,7 @@ fn facts(dataset: &ReadyDataset) -> Facts<'_> {
         generation: None,
         spec: Ok(dataset),
         manifest: None,
+        catalogue: Ok(()),
         source: SourceFacts::Unknown,
         run: RunFacts::Idle,
         served: ServedFacts::NotYet,

@@ -263,7 +263,7 @@ impl Controller {
         let now = Instant::now();
         let failure = outcome.failure().cloned().or_else(|| match &served {
             ServedFacts::Failed(failure) => Some(failure.clone()),
-            ServedFacts::NotYet | ServedFacts::Serving { .. } => None,
+            _ => None,
         });
         let retry = match &failure {
             Some(failure) if failure.reason.retry() == Retry::Backoff => {

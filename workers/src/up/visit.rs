@@ -273,6 +273,7 @@ impl Visitor {
             generation: task.declared.dataset.metadata.generation,
             spec: task.checked.as_ref(),
             manifest,
+            catalogue: Ok(()),
             source,
             run,
             served,

@@ -117,6 +117,17 @@ impl Child {
         self.kind.resource()
     }
 
+    /// Whether it is created once and never changed: that it is there already is as good. Everything else is applied.
+    ///
+    /// A Job's template cannot change, and two who plan the same Job must not quarrel over it.
+    pub fn is_made_once(&self) -> bool {
+        match self.kind {
+            Kind::Job | Kind::Secret => true,
+            Kind::ConfigMap => self.object.data.get("immutable") == Some(&serde_json::Value::Bool(true)),
+            Kind::ServiceAccount | Kind::Service | Kind::Deployment | Kind::PodDisruptionBudget => false,
+        }
+    }
+
     /// What to apply.
     pub fn object(&self) -> &DynamicObject {
         &self.object

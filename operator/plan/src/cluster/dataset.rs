@@ -48,6 +48,18 @@ pub enum Entry<'a> {
     Digest(&'a str),
 }
 
+/// What the catalogue says of a dataset.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Catalogue<'a> {
+    /// It could not be asked yet.
+    #[default]
+    Unknown,
+    /// There is no version.
+    Nothing,
+    /// This is current.
+    Current(&'a DatasetManifest),
+}
+
 /// What is observed of a Dataset.
 #[derive(Clone, Copy, Debug)]
 pub struct Observed<'a> {
@@ -63,8 +75,8 @@ pub struct Observed<'a> {
     pub secrets: &'a BTreeMap<String, String>,
     /// Its ConfigMap, where it has one.
     pub entry: Entry<'a>,
-    /// What the catalogue says is current, where it is known.
-    pub manifest: Option<&'a DatasetManifest>,
+    /// What the catalogue says is current.
+    pub catalogue: Catalogue<'a>,
     /// The clock.
     pub now: Timestamp,
 }
@@ -130,10 +142,10 @@ pub enum Run {
 
 impl Run {
     /// As the status wants it, with what the running pod told.
-    pub fn facts<'a>(&self, progress: Option<&'a Progress>) -> RunFacts<'a> {
+    pub fn facts<'a>(&'a self, progress: Option<&'a Progress>) -> RunFacts<'a> {
         match self {
             Self::Idle => RunFacts::Idle,
-            Self::Waiting(_) => RunFacts::Waiting,
+            Self::Waiting(sentence) => RunFacts::WaitingFor(sentence),
             Self::Running => RunFacts::Running(progress),
             Self::Failed(failure) => RunFacts::Failed(failure.clone()),
         }
