@@ -1,30 +1,45 @@
-//! The definitions in `yaml/` are those of the types. `UPDATE=1` writes them.
+//! The definitions in `yaml/` and in the chart are those of the types. `UPDATE=1` writes them.
 
 use std::{collections::BTreeMap, env, fs, path::Path};
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use lakehouse_crds::definitions;
 use serde_json::{Value, json};
 
 #[test]
 fn the_yaml_files_are_current() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("yaml");
-    for definition in definitions::all() {
-        let path = folder.join(definitions::file_name(&definition));
-        let text = format!(
-            "# Generated from crds/src by `make generate`; edits are overwritten.\n{}",
-            serde_saphyr::to_string(&plain(serde_json::to_value(&definition).unwrap())).unwrap()
-        );
-        if env::var_os("UPDATE").is_some_and(|update| update == "1") {
-            fs::create_dir_all(&folder).unwrap();
-            fs::write(&path, &text).unwrap();
-        }
-        let on_disk = fs::read_to_string(&path).unwrap_or_default();
-        assert!(
-            on_disk == text,
-            "{} is not what the types say; `make generate` (or `UPDATE=1 cargo test -p lakehouse-crds`) writes it",
-            path.file_name().unwrap().display()
-        );
+    for mut definition in definitions::all() {
+        let name = definitions::file_name(&definition);
+        keep(&format!("crds/yaml/{name}"), &text(&definition));
+        // Without its definition every resource of a kind would go: `helm uninstall` leaves it.
+        definition.metadata.annotations =
+            Some([("helm.sh/resource-policy".to_owned(), "keep".to_owned())].into());
+        let template = text(&definition);
+        assert!(!template.contains("{{"), "Helm would take a part of {name} for its own");
+        keep(&format!("charts/lakehouse-crds/templates/{name}"), &template);
     }
+}
+
+/// The file of a definition.
+fn text(definition: &CustomResourceDefinition) -> String {
+    let definition = serde_json::to_value(definition).unwrap();
+    format!(
+        "# Generated from crds/src by `make generate`; edits are overwritten.\n{}",
+        serde_saphyr::to_string(&plain(definition)).unwrap()
+    )
+}
+
+/// Compares a file of this repository with what it must be, and writes it when asked to.
+fn keep(path: &str, text: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+    if env::var_os("UPDATE").is_some_and(|update| update == "1") {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, text).unwrap();
+    }
+    assert!(
+        fs::read_to_string(&file).unwrap_or_default() == text,
+        "{path} is not what the types say; `make generate` (or `UPDATE=1 cargo test -p lakehouse-crds`) writes it"
+    );
 }
 
 /// The bounds of numbers are floats to the types; a person writes `minimum: 1`.

@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# The stories, on a real Kubernetes: on that of KUBECONFIG when it is set, else on a cluster of our own (root on Linux).
+#   run.sh up             a cluster with MinIO and Lakehouse on it; it stays until `run.sh down`
+#   run.sh test [ARGS…]   the stories on such a cluster, which is ended behind them; ARGS go to `cargo test`
+#   run.sh down
+# A cluster of yours pulls the images LAKEHOUSE_E2E_IMAGE, LAKEHOUSE_E2E_MINIO_IMAGE and LAKEHOUSE_E2E_FILES_IMAGE.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(dirname "$here")
+cluster=$here/cluster/cluster.sh
+images=${XDG_CACHE_HOME:-$HOME/.cache}/lakehouse/images
+target=${CARGO_TARGET_DIR:-$root/target}
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -1)
+export LAKEHOUSE_CLUSTER=${LAKEHOUSE_CLUSTER:-e2e}
+export LAKEHOUSE_E2E_IMAGE=${LAKEHOUSE_E2E_IMAGE:-lakehouse:$version-dev}
+export LAKEHOUSE_E2E_MINIO_IMAGE=${LAKEHOUSE_E2E_MINIO_IMAGE:-minio:e2e}
+export LAKEHOUSE_E2E_FILES_IMAGE=${LAKEHOUSE_E2E_FILES_IMAGE:-localhost/files:1}
+export LAKEHOUSE_E2E_CHARTS=$root/charts
+ours=${KUBECONFIG:+no}
+
+# A command that sees the cluster, its Services by name when it is ours.
+on() { if [ "$ours" = no ]; then PATH="$($cluster build):$PATH" "$@"; else "$cluster" run "$@"; fi; }
+
+minio_image() {
+  local minio archive
+  minio=$("$here/parts/minio.sh")
+  archive=$images/$(basename "$(dirname "$minio")").tar
+  [ ! -e "$archive" ] || { echo "$archive"; return; }
+  mkdir -p "$images"
+  local folder
+  folder=$(mktemp -d "$images/minio.XXXXXX")
+  mkdir "$folder/tmp" "$folder/data"
+  cp "$minio" "$folder/minio"
+  "$root/image/archive.sh" minio:e2e "$archive" "$folder" --entrypoint '["/minio"]' >&2
+  rm -rf "$folder"
+  echo "$archive"
+}
+
+# The two binaries as `cargo test` builds them too, so that nothing is compiled twice.
+lakehouse_image() {
+  local archive=$images/lakehouse-$version-dev.tar
+  (cd "$root" && cargo build --quiet --workspace --bins --tests)
+  "$root/image/build.sh" "$target/debug" "lakehouse:$version-dev" "$archive"
+  echo "$archive"
+}
+
+up() {
+  if [ "$ours" != no ]; then
+    [ "$(id -u)" != 0 ] || "$cluster" install
+    "$cluster" doctor
+    local archives
+    archives=("$(lakehouse_image)" "$(minio_image)")
+    "$cluster" up
+    "$cluster" load "${archives[@]}"
+  fi
+  sed "s|image: minio:e2e|image: $LAKEHOUSE_E2E_MINIO_IMAGE|" "$here/cluster/minio.yaml" | on kubectl apply -f - >/dev/null
+  on helm upgrade --install lakehouse-crds "$root/charts/lakehouse-crds" --namespace lakehouse-system --create-namespace \
+    --hide-notes >/dev/null
+  on helm upgrade --install lakehouse "$root/charts/lakehouse" --namespace lakehouse-system --hide-notes \
+    --values "$here/values.yaml" --set "image.repository=${LAKEHOUSE_E2E_IMAGE%:*}" \
+    --set "image.tag=${LAKEHOUSE_E2E_IMAGE##*:}" --wait --timeout 3m >/dev/null
+  on kubectl --namespace minio rollout status statefulset/minio --timeout 3m >/dev/null
+}
+
+down() { [ "$ours" = no ] || "$cluster" down; }
+
+command=${1:-}
+[ $# -eq 0 ] || shift
+case $command in
+  up)
+    up
+    echo "Lakehouse runs with MinIO as its store. In this cluster, whose network ends in it:"
+    echo "  export LAKEHOUSE_CLUSTER=$LAKEHOUSE_CLUSTER"
+    echo "  $cluster run bash        # kubectl, helm and http://lakehouse.NAMESPACE.svc:3110 are there"
+    echo "  $cluster down"
+    echo "The keys of the bucket: AWS_ACCESS_KEY_ID=lakehouse-test AWS_SECRET_ACCESS_KEY=a-secret-of-the-tests-only"
+    ;;
+  test)
+    trap down EXIT
+    up
+    (cd "$root" && on cargo test --quiet --offline --package lakehouse-e2e "$@")
+    ;;
+  down) down ;;
+  *) sed -n '2,/^set -/{/^set -/d; s/^# \{0,1\}//; p}' "$0"; exit 2 ;;
+esac
