@@ -1,0 +1,96 @@
+//! A client that asks without a pause, to see whether anything fails meanwhile.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use crate::Story;
+
+/// Queries in a loop until it is stopped.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    counts: Arc<Counts>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Counts {
+    answers: AtomicU64,
+    failures: Mutex<Vec<String>>,
+}
+
+impl Load {
+    /// `clients` connections that ask `sql` through the story's Service.
+    pub async fn start(story: &Story, clients: usize, sql: &str) -> Result<Self> {
+        let (url, token) = (format!("{}/v1/sql", story.url().await?), story.token().await?);
+        let (stop, counts) = (Arc::new(AtomicBool::new(false)), Arc::new(Counts::default()));
+        let body = json!({"sql": sql}).to_string();
+        let client = |_| {
+            let (url, token, body) = (url.clone(), token.clone(), body.clone());
+            let (stop, counts) = (stop.clone(), counts.clone());
+            tokio::spawn(async move {
+                let http = reqwest::Client::new();
+                while !stop.load(Relaxed) {
+                    match ask(&http, &url, &token, body.clone()).await {
+                        Ok(()) => {
+                            counts.answers.fetch_add(1, Relaxed);
+                        }
+                        Err(error) => {
+                            counts.failures.lock().expect("no client panics with it").push(format!("{error:#}"));
+                        }
+                    }
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            })
+        };
+        let clients = (0..clients).map(client).collect();
+        Ok(Self { stop, counts, clients })
+    }
+
+    /// Answers so far.
+    pub fn answers(&self) -> u64 {
+        self.counts.answers.load(Relaxed)
+    }
+
+    /// Ends it: how many answers there were, and every failure.
+    pub async fn stop(self) -> (u64, Vec<String>) {
+        self.stop.store(true, Relaxed);
+        for client in self.clients {
+            let _ = client.await;
+        }
+        let failures = std::mem::take(&mut *self.counts.failures.lock().expect("no client panics with it"));
+        (self.counts.answers.load(Relaxed), failures)
+    }
+
+    /// Ends it, and fails if any query did.
+    pub async fn stop_without_failures(self) -> Result<u64> {
+        let (answers, failures) = self.stop().await;
+        ensure!(answers > 0, "the client had no answer at all");
+        ensure!(
+            failures.is_empty(),
+            "{} of {} queries failed: {:#?}",
+            failures.len(),
+            answers + failures.len() as u64,
+            &failures[..failures.len().min(5)]
+        );
+        Ok(answers)
+    }
+}
+
+async fn ask(http: &reqwest::Client, url: &str, token: &str, body: String) -> Result<()> {
+    let answer = http.post(url).bearer_auth(token).timeout(Duration::from_secs(30)).body(body).send().await?;
+    let status = answer.status();
+    let text = answer.text().await?;
+    ensure!(status.is_success(), "{status}: {text}");
+    let answer: Value = serde_json::from_str(&text)?;
+    ensure!(answer["rows"].is_array(), "no rows in {text}");
+    Ok(())
+}
