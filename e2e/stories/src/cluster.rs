@@ -12,6 +12,11 @@ pub fn image() -> String {
     variable("LAKEHOUSE_E2E_IMAGE")
 }
 
+/// The tag of that image.
+pub fn image_tag() -> String {
+    image().rsplit_once(':').map(|(_, tag)| tag.to_owned()).expect("the image is written as NAME:TAG")
+}
+
 /// The credentials of the cluster's MinIO, as a namespace's Secret holds them.
 pub fn store_credentials() -> [(&'static str, String); 2] {
     [
@@ -63,7 +68,17 @@ impl Helm {
     pub async fn install(&self, release: &str, values: &[String]) -> Result<String> {
         let chart = format!("{}/lakehouse", variable("LAKEHOUSE_E2E_CHARTS"));
         let common = variable("LAKEHOUSE_E2E_VALUES");
-        let mut arguments = vec!["upgrade", "--install", release, &chart, "--values", &common, "--wait", "--timeout=120s"];
+        let mut arguments = vec![
+            "upgrade",
+            "--install",
+            "--create-namespace",
+            release,
+            &chart,
+            "--values",
+            &common,
+            "--wait",
+            "--timeout=120s",
+        ];
         arguments.extend(values.iter().flat_map(|value| ["--set", value.as_str()]));
         self.run(&arguments).await
     }
@@ -76,13 +91,14 @@ impl Helm {
     /// Any other command; what it prints.
     pub async fn run(&self, arguments: &[&str]) -> Result<String> {
         static PROGRAM: OnceLock<Vec<String>> = OnceLock::new();
-        let program =
-            PROGRAM.get_or_init(|| variable("LAKEHOUSE_E2E_HELM").split_whitespace().map(Into::into).collect());
+        let program = PROGRAM
+            .get_or_init(|| variable("LAKEHOUSE_E2E_HELM").split_whitespace().map(Into::into).collect());
         let (first, rest) = program.split_first().context("LAKEHOUSE_E2E_HELM is empty")?;
         let mut command = Command::new(first);
         command.args(rest).args(["--namespace", &self.namespace]).args(arguments).stdin(Stdio::null());
         let output = command.output().await.with_context(|| first.clone())?;
-        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        let text =
+            [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
         ensure!(output.status.success(), "helm {}: {text}", arguments.join(" "));
         Ok(text)
     }

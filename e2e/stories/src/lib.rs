@@ -17,7 +17,7 @@ mod source;
 mod story;
 mod tell;
 
-pub use cluster::{Helm, image, store_credentials};
+pub use cluster::{Helm, image, image_tag, store_credentials};
 pub use load::Load;
 pub use source::Source;
 pub use story::{Story, condition, reason};

@@ -44,7 +44,11 @@ impl Load {
                             counts.answers.fetch_add(1, Relaxed);
                         }
                         Err(error) => {
-                            counts.failures.lock().expect("no client panics with it").push(format!("{error:#}"));
+                            counts
+                                .failures
+                                .lock()
+                                .expect("no client panics with it")
+                                .push(format!("{error:#}"));
                         }
                     }
                     tokio::time::sleep(Duration::from_millis(5)).await;

@@ -31,7 +31,8 @@ impl<'a> Source<'a> {
 
     async fn request(&self, method: Method, verb: &str, body: String) -> Result<()> {
         let url = format!("{}/v1/storage/{verb}/files/{}", self.story.url().await?, self.name);
-        let request = reqwest::Client::new().request(method, url).bearer_auth(self.story.token().await?).body(body);
+        let request =
+            reqwest::Client::new().request(method, url).bearer_auth(self.story.token().await?).body(body);
         request.send().await?.error_for_status()?;
         Ok(())
     }

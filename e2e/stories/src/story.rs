@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::{cluster, tell};
 
 /// Long enough for a pod to start on a busy machine; a story that works needs a fraction of it.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 const GLANCE: Duration = Duration::from_millis(250);
 
 /// A namespace, and hands to work in it.
@@ -65,7 +65,8 @@ impl Story {
     where
         F: Future<Output = Result<()>>,
     {
-        let hands = std::sync::Arc::new(Self::begin(name).await.expect("a story needs a cluster and a namespace"));
+        let hands =
+            std::sync::Arc::new(Self::begin(name).await.expect("a story needs a cluster and a namespace"));
         let told = std::panic::AssertUnwindSafe(story(hands.clone())).catch_unwind().await;
         let failed = match told {
             Ok(Ok(())) => None,
@@ -122,7 +123,7 @@ impl Story {
     pub async fn refusal(&self, yaml: &str) -> Result<String> {
         for document in documents(yaml)? {
             let refused = self.apply_document(&document, &PatchParams::apply("stories").force()).await;
-            match refused.map_err(|error| error.downcast::<kube::Error>()) {
+            match refused.map_err(anyhow::Error::downcast::<kube::Error>) {
                 Err(Ok(kube::Error::Api(status))) => return Ok(status.message.clone()),
                 Err(Ok(error)) => return Err(error.into()),
                 Err(Err(error)) => return Err(error),
@@ -191,7 +192,8 @@ impl Story {
     pub async fn secret(&self, name: &str, entries: &[(&str, String)]) -> Result<()> {
         let entries: serde_json::Map<_, _> =
             entries.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
-        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": entries});
+        let secret =
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": entries});
         self.apply(&secret.to_string()).await
     }
 
@@ -208,7 +210,8 @@ impl Story {
     /// Waits until a Dataset's status speaks of its newest spec and `holds`.
     pub async fn until(&self, name: &str, what: &str, holds: impl Fn(&Dataset) -> bool) -> Result<Dataset> {
         let is_current = |dataset: &Dataset| {
-            dataset.status.as_ref().and_then(|status| status.observed_generation) == dataset.metadata.generation
+            dataset.status.as_ref().and_then(|status| status.observed_generation)
+                == dataset.metadata.generation
         };
         self.until_of(name, what, |dataset: &Dataset| is_current(dataset) && holds(dataset)).await
     }
@@ -216,14 +219,20 @@ impl Story {
     /// Waits until an object `holds`.
     pub async fn until_of<K>(&self, name: &str, what: &str, holds: impl Fn(&K) -> bool) -> Result<K>
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType: Default> + Clone + DeserializeOwned + std::fmt::Debug,
+        K: Resource<Scope = NamespaceResourceScope, DynamicType: Default>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug,
     {
         let api = self.api::<K>();
-        eventually(what, async || {
-            Ok(api.get_opt(name).await?.filter(|object| holds(object)))
-        })
-        .await
-        .with_context(|| format!("waiting for {name}"))
+        eventually(what, async || Ok(api.get_opt(name).await?.filter(|object| holds(object))))
+            .await
+            .with_context(|| format!("waiting for {name}"))
+    }
+
+    /// Asks again and again until there is an answer.
+    pub async fn eventually<T>(&self, what: &str, ask: impl AsyncFn() -> Result<Option<T>>) -> Result<T> {
+        eventually(what, ask).await
     }
 
     /// Waits until a Dataset is Ready.
@@ -236,7 +245,11 @@ impl Story {
         let what = format!("Ready with version {version}");
         let serves = |dataset: &Dataset| {
             condition(dataset, "Ready") == "True"
-                && dataset.status.as_ref().and_then(|status| status.version).is_some_and(|served| served >= version)
+                && dataset
+                    .status
+                    .as_ref()
+                    .and_then(|status| status.version)
+                    .is_some_and(|served| served >= version)
         };
         self.until(name, &what, serves).await
     }
@@ -257,7 +270,10 @@ impl Story {
     /// Waits until there is no such object any more.
     pub async fn gone<K>(&self, name: &str) -> Result<()>
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType: Default> + Clone + DeserializeOwned + std::fmt::Debug,
+        K: Resource<Scope = NamespaceResourceScope, DynamicType: Default>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug,
     {
         let api = self.api::<K>();
         let what = format!("{name} to be gone");
@@ -293,43 +309,25 @@ impl Story {
     /// The namespace's bearer token.
     pub async fn token(&self) -> Result<String> {
         let secret = self.api::<Secret>().get("lakehouse-token").await?;
-        let token = secret.data.unwrap_or_default().into_values().next().context("the token Secret is empty")?;
+        let token =
+            secret.data.unwrap_or_default().into_values().next().context("the token Secret is empty")?;
         Ok(String::from_utf8(token.0)?.trim().to_owned())
     }
 
     /// What `lakehouse sql` prints in a pod of its own, as CSV.
     pub async fn sql_from_a_pod(&self, sql: &str) -> Result<String> {
         let name = format!("client-{}", cluster::run_id());
-        let pod = self.client_pod(&name, &["sql", "--csv", "--url", "http://lakehouse:3110", sql])?;
+        let pod = client_pod(&name, &["sql", "--csv", "--url", "http://lakehouse:3110", sql])?;
         let pods = self.api::<Pod>();
         pods.create(&PostParams::default(), &pod).await?;
-        let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
-        let ended = self.until_of(&name, "its end", |pod: &Pod| matches!(phase(pod).as_str(), "Succeeded" | "Failed"));
+        let phase =
+            |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
+        let ended = self
+            .until_of(&name, "its end", |pod: &Pod| matches!(phase(pod).as_str(), "Succeeded" | "Failed"));
         let ended = ended.await?;
         let log = pods.logs(&name, &LogParams::default()).await?;
         ensure!(phase(&ended) == "Succeeded", "the client failed: {log}");
         Ok(log)
-    }
-
-    fn client_pod(&self, name: &str, arguments: &[&str]) -> Result<Pod> {
-        let container: Container = serde_json::from_value(json!({
-            "name": "client", "image": crate::image(), "imagePullPolicy": "IfNotPresent",
-            "command": ["/lakehouse"], "args": arguments,
-            "env": [{"name": "LAKEHOUSE_TOKEN", "valueFrom": {"secretKeyRef": {"name": "lakehouse-token", "key": "token"}}}],
-            "securityContext": {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}},
-        }))?;
-        let spec = PodSpec {
-            containers: vec![container],
-            restart_policy: Some("Never".to_owned()),
-            automount_service_account_token: Some(false),
-            security_context: Some(serde_json::from_value(
-                json!({"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}),
-            )?),
-            ..PodSpec::default()
-        };
-        let mut pod = Pod { spec: Some(spec), ..Pod::default() };
-        pod.metadata.name = Some(name.to_owned());
-        Ok(pod)
     }
 
     /// The namespace's pods of one component, such as `query`.
@@ -349,7 +347,7 @@ impl Story {
 }
 
 /// Asks again and again until there is an answer.
-pub(crate) async fn eventually<T>(what: &str, ask: impl AsyncFn() -> Result<Option<T>>) -> Result<T> {
+async fn eventually<T>(what: &str, ask: impl AsyncFn() -> Result<Option<T>>) -> Result<T> {
     let asked = async {
         loop {
             if let Some(answer) = ask().await? {
@@ -373,4 +371,26 @@ fn documents(yaml: &str) -> Result<Vec<Value>> {
 fn said(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
     text.unwrap_or("it panicked").to_owned()
+}
+
+/// A pod that runs one command of `lakehouse` with the namespace's token.
+fn client_pod(name: &str, arguments: &[&str]) -> Result<Pod> {
+    let container: Container = serde_json::from_value(json!({
+        "name": "client", "image": crate::image(), "imagePullPolicy": "IfNotPresent",
+        "command": ["/lakehouse"], "args": arguments,
+        "env": [{"name": "LAKEHOUSE_TOKEN", "valueFrom": {"secretKeyRef": {"name": "lakehouse-token", "key": "token"}}}],
+        "securityContext": {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}},
+    }))?;
+    let spec = PodSpec {
+        containers: vec![container],
+        restart_policy: Some("Never".to_owned()),
+        automount_service_account_token: Some(false),
+        security_context: Some(serde_json::from_value(
+            json!({"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}),
+        )?),
+        ..PodSpec::default()
+    };
+    let mut pod = Pod { spec: Some(spec), ..Pod::default() };
+    pod.metadata.name = Some(name.to_owned());
+    Ok(pod)
 }

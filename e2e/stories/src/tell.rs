@@ -13,26 +13,26 @@ use lakehouse_crds::Dataset;
 /// Prints all of it. A part that cannot be read is left out: the story's own failure is what matters.
 pub(crate) async fn everything(client: &Client, namespace: &str, story: &str, failure: &str) {
     let all = ListParams::default();
-    let mut text = format!("\n===== {story} failed in {namespace}: {failure}\n");
+    println!("\n===== {story} failed in {namespace}: {failure}");
     if let Ok(datasets) = Api::<Dataset>::namespaced(client.clone(), namespace).list(&all).await {
         for mut dataset in datasets {
             dataset.metadata.managed_fields = None;
             let yaml = serde_saphyr::to_string(&dataset).unwrap_or_default();
-            text += &format!("----- Dataset {}\n{yaml}\n", dataset.name_any());
+            println!("----- Dataset {}\n{yaml}", dataset.name_any());
         }
     }
     if let Ok(jobs) = Api::<Job>::namespaced(client.clone(), namespace).list(&all).await {
         for job in jobs {
-            text += &format!("----- Job {}: {:?}\n", job.name_any(), job.status.unwrap_or_default().conditions);
+            println!("----- Job {}: {:?}", job.name_any(), job.status.unwrap_or_default().conditions);
         }
     }
     if let Ok(mut events) = Api::<Event>::namespaced(client.clone(), namespace).list(&all).await {
         events.items.sort_by_key(|event| event.metadata.creation_timestamp.clone());
-        text += "----- Events\n";
+        println!("----- Events");
         for event in events {
             let about = event.involved_object;
-            text += &format!(
-                "{} {}/{}: {}: {}\n",
+            println!(
+                "{} {}/{}: {}: {}",
                 event.type_.unwrap_or_default(),
                 about.kind.unwrap_or_default(),
                 about.name.unwrap_or_default(),
@@ -45,14 +45,13 @@ pub(crate) async fn everything(client: &Client, namespace: &str, story: &str, fa
     for pod in pods.list(&all).await.map(|list| list.items).unwrap_or_default() {
         let name = pod.name_any();
         let status = pod.status.unwrap_or_default();
-        text += &format!("----- Pod {name}: {}\n", status.phase.unwrap_or_default());
+        println!("----- Pod {name}: {}", status.phase.unwrap_or_default());
         for container in status.container_statuses.unwrap_or_default() {
-            text += &format!("{}: {:?}\n", container.name, container.state.unwrap_or_default());
+            println!("{}: {:?}", container.name, container.state.unwrap_or_default());
         }
         let last = LogParams { tail_lines: Some(20), ..LogParams::default() };
         if let Ok(log) = pods.logs(&name, &last).await {
-            text += &log;
+            print!("{log}");
         }
     }
-    println!("{text}");
 }

@@ -22,7 +22,11 @@ async fn a_dataset_becomes_ready_and_answers_sql_from_another_pod() {
         let status = dataset.status.clone().context("no status")?;
         ensure!(status.rows == Some(2) && status.version == Some(1) && status.files == Some(1), "{status:?}");
         ensure!(status.columns.len() == 3, "{:?}", status.columns);
-        ensure!(status.last_ingest.as_ref().is_some_and(|last| last.job.is_some()), "{:?}", status.last_ingest);
+        ensure!(
+            status.last_ingest.as_ref().is_some_and(|last| last.job.is_some()),
+            "{:?}",
+            status.last_ingest
+        );
         for name in ["SourceReachable", "Ingested", "Published", "Served"] {
             ensure!(condition(&dataset, name) == "True", "{name}: {}", reason(&dataset, name));
         }
@@ -131,7 +135,9 @@ async fn a_wrong_spec_is_refused_by_kubectl_apply_with_a_sentence() {
             ("{source: {upload: {}}, columns: [{name: a, type: decimal}]}", "Unsupported value"),
         ];
         for (spec, sentence) in cases {
-            let yaml = format!("apiVersion: lakehouse.dev/v1alpha1\nkind: Dataset\nmetadata: {{name: wrong}}\nspec: {spec}\n");
+            let yaml = format!(
+                "apiVersion: lakehouse.dev/v1alpha1\nkind: Dataset\nmetadata: {{name: wrong}}\nspec: {spec}\n"
+            );
             let refusal = story.refusal(&yaml).await?;
             ensure!(refusal.contains(sentence), "{spec}: {refusal}");
         }
@@ -177,7 +183,8 @@ async fn deleting_a_dataset_keeps_its_rows_or_removes_them_as_the_policy_says() 
             story.gone::<Dataset>(name).await?;
         }
         let listed = story.url().await? + "/v1/storage/list?prefix=datasets/";
-        let listing = reqwest::Client::new().get(listed).bearer_auth(story.token().await?).send().await?.text().await?;
+        let listing =
+            reqwest::Client::new().get(listed).bearer_auth(story.token().await?).send().await?.text().await?;
         ensure!(listing.contains("datasets/kept/"), "{listing}");
         ensure!(!listing.contains("datasets/removed/"), "{listing}");
         let rows = story.sql("SELECT a FROM stays").await?;
@@ -186,7 +193,10 @@ async fn deleting_a_dataset_keeps_its_rows_or_removes_them_as_the_policy_says() 
         // A new resource of the old name finds its rows and makes no new version of them.
         story.dataset_of_text("kept", "a\n1\n").await?;
         let again = story.ready("kept").await?;
-        ensure!(again.status.and_then(|status| status.version) == Some(1), "the same rows are the same version");
+        ensure!(
+            again.status.and_then(|status| status.version) == Some(1),
+            "the same rows are the same version"
+        );
 
         // The shared services go with the last resource of the namespace.
         for name in ["kept", "stays"] {
@@ -209,9 +219,19 @@ async fn old_versions_beyond_keep_versions_are_forgotten() {
             story.ready_with("rows", version).await?;
         }
         let history = story.url().await? + "/v1/catalog/history/rows";
-        let history: serde_json::Value =
-            reqwest::Client::new().get(history).bearer_auth(story.token().await?).send().await?.json().await?;
-        let kept: Vec<_> = history["versions"].as_array().context("no versions")?.iter().map(|v| v["version"].clone()).collect();
+        let history: serde_json::Value = reqwest::Client::new()
+            .get(history)
+            .bearer_auth(story.token().await?)
+            .send()
+            .await?
+            .json()
+            .await?;
+        let kept: Vec<_> = history["versions"]
+            .as_array()
+            .context("no versions")?
+            .iter()
+            .map(|v| v["version"].clone())
+            .collect();
         ensure!(kept.len() == 2, "{kept:?}");
         Ok(())
     })

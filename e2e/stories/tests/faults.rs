@@ -15,7 +15,8 @@ async fn a_missing_file_is_waited_for() {
         services(&story).await?;
         let source = Source::new(&story, "late.csv").await?;
         source.declare("late", "").await?;
-        let dataset = story.fails("late", "SourceMissing", &["404", "/v1/storage/get/files/late.csv"]).await?;
+        let dataset =
+            story.fails("late", "SourceMissing", &["404", "/v1/storage/get/files/late.csv"]).await?;
         ensure!(condition(&dataset, "SourceReachable") == "False", "{dataset:?}");
         ensure!(condition(&dataset, "Stalled") == "False", "it is tried again");
         source.put("a\n1\n").await?;
@@ -81,7 +82,10 @@ async fn wrong_bucket_credentials_are_told_and_followed_when_they_change() {
     Story::run_bare("denied", async |story| {
         let wrong = "not-the-key-that-minio-has".to_owned();
         story
-            .secret("lakehouse-store", &[("AWS_ACCESS_KEY_ID", "nobody".to_owned()), ("AWS_SECRET_ACCESS_KEY", wrong.clone())])
+            .secret(
+                "lakehouse-store",
+                &[("AWS_ACCESS_KEY_ID", "nobody".to_owned()), ("AWS_SECRET_ACCESS_KEY", wrong.clone())],
+            )
             .await?;
         story.dataset_of_text("rows", "a\n1\n").await?;
         let dataset = story.fails("rows", "StoreFailed", &["lakehouse"]).await?;
@@ -98,7 +102,10 @@ async fn a_malformed_file_is_told_with_its_line_and_served_once_it_is_mended() {
     Story::run("malformed", async |story| {
         story.dataset_of_text("rows", "a,b\n1,2\n1,2,3\n").await?;
         let dataset = story.fails("rows", "InvalidData", &["line 3"]).await?;
-        ensure!(condition(&dataset, "Stalled") == "True" && condition(&dataset, "SourceReachable") == "True", "{dataset:?}");
+        ensure!(
+            condition(&dataset, "Stalled") == "True" && condition(&dataset, "SourceReachable") == "True",
+            "{dataset:?}"
+        );
         story.text("rows", "a,b\n1,2\n1,2\n").await?;
         story.ready("rows").await?;
         Ok(())

@@ -28,17 +28,19 @@ async fn a_query_pod_killed_under_load_is_replaced_within_seconds() {
         story.api::<Pod>().delete(&victim, &DeleteParams::default().grace_period(0)).await?;
         let answered = load.answers();
         story.ready("rows").await?;
-        tokio::time::timeout(Duration::from_secs(30), async {
-            while load.answers() < answered + 50 {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        })
-        .await
-        .context("the successor does not answer")?;
+        story
+            .eventually(
+                "the successor's answers",
+                async || Ok((load.answers() > answered + 50).then_some(())),
+            )
+            .await?;
         let (answers, failures) = load.stop().await;
         println!("{answers} answers, {} failures while the only query pod was away", failures.len());
         // What fails meanwhile fails as it should: by the gateway, with a status that says that trying again helps.
-        ensure!(failures.iter().all(|failure| failure.contains("502") || failure.contains("503")), "{failures:#?}");
+        ensure!(
+            failures.iter().all(|failure| failure.contains("502") || failure.contains("503")),
+            "{failures:#?}"
+        );
         Ok(())
     })
     .await;
@@ -54,18 +56,12 @@ async fn a_rollout_of_the_query_pods_fails_no_query() {
         // Rotated credentials roll the pods: the old ones end only when the new ones are ready.
         story.secret("lakehouse-store", &[("ROTATED", "1".to_owned())]).await?;
         story.secret("lakehouse-store", &with(&lakehouse_e2e::store_credentials(), "ROTATED")).await?;
-        let rolled = async || -> Result<bool> {
-            let now = story.who("query").await?;
-            Ok(now.len() == before.len() && now.iter().all(|pod| !before.contains(pod)))
-        };
-        tokio::time::timeout(Duration::from_secs(120), async {
-            while !rolled().await? {
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
-            anyhow::Ok(())
-        })
-        .await
-        .context("the pods were not replaced")??;
+        story
+            .eventually("the pods to be replaced", async || {
+                let now = story.who("query").await?;
+                Ok((now.len() == before.len() && now.iter().all(|pod| !before.contains(pod))).then_some(()))
+            })
+            .await?;
         load.stop_without_failures().await?;
         Ok(())
     })
@@ -137,7 +133,10 @@ async fn a_restart_of_the_bucket_in_the_middle_of_ingests_and_queries_loses_noth
         }
         for name in ["one", "two", "three"] {
             story.ready(name).await?;
-            ensure!(story.sql(&format!("SELECT count(*) FROM {name}")).await? == [[json!(300_000)]], "{name}");
+            ensure!(
+                story.sql(&format!("SELECT count(*) FROM {name}")).await? == [[json!(300_000)]],
+                "{name}"
+            );
         }
         let answers = load.stop_without_failures().await?;
         println!("{answers} queries were answered from the cache meanwhile");
