@@ -37,6 +37,8 @@ pub const ALLOW: &str = "LAKEHOUSE_ALLOW";
 pub struct Auth {
     tokens: Option<Tokens>,
     networks: Option<Networks>,
+    /// Nothing is served that needs to be kept from anybody.
+    open: bool,
 }
 
 /// Why a server does not start. No message holds a token.
@@ -65,6 +67,11 @@ impl Auth {
         Self::default()
     }
 
+    /// Anybody, from anywhere: for a server that has nothing but probes and metrics.
+    pub fn open() -> Self {
+        Self { open: true, ..Self::default() }
+    }
+
     /// Asks callers for one of the tokens in `text` (separated by commas or white space) or in `file`. The file is read again
     /// whenever it changes; while it is unreadable or holds no token, the last good ones stay valid.
     pub fn with_tokens(self, text: Option<&str>, file: Option<PathBuf>) -> Result<Self, Error> {
@@ -78,7 +85,7 @@ impl Auth {
 
     /// Refuses an address that others reach while there is no token.
     pub fn check_listen(&self, address: SocketAddr) -> Result<(), Error> {
-        if self.tokens.is_none() && !is_local(address.ip()) {
+        if self.tokens.is_none() && !self.open && !is_local(address.ip()) {
             return Err(Error::Open(address));
         }
         Ok(())
@@ -102,7 +109,7 @@ impl Auth {
     }
 
     fn admit(&self, remote: Option<IpAddr>, path: &str, headers: &HeaderMap) -> Result<(), Problem> {
-        if probes::OPEN.contains(&path) {
+        if self.open || probes::OPEN.contains(&path) {
             return Ok(());
         }
         if let Some(networks) = &self.networks
@@ -183,6 +190,13 @@ mod tests {
         assert_eq!(status(&auth, "10.1.1.1", "/metrics", None), 401);
         assert_eq!(status(&auth, "10.1.1.1", "/metrics", Some("Bearer right")), 200);
         assert_eq!(status(&auth, "127.0.0.1", "/sql", None), 401);
+    }
+
+    #[test]
+    fn a_server_that_keeps_nothing_is_open_to_all() {
+        let auth = Auth::open();
+        auth.check_listen("0.0.0.0:8080".parse().unwrap()).unwrap();
+        assert_eq!(status(&auth, "11.1.1.1", "/metrics", None), 200);
     }
 
     #[test]

@@ -1,0 +1,52 @@
+//! What every reconcile works with.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use lakehouse_crds::Dataset;
+use lakehouse_plan::{cluster::Settings, status::Failure};
+
+use crate::{apply::Applier, observe::Reader, report::Reporter, services::Services, world::Wake};
+
+/// What every reconcile works with. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Context {
+    /// The operator's settings.
+    pub settings: Arc<Settings>,
+    /// What is known, and who is to be woken.
+    pub wake: Wake,
+    /// What no watch brings.
+    pub reader: Reader,
+    /// The pods' side.
+    pub services: Services,
+    /// The way to change things.
+    pub applier: Applier,
+    /// The way to tell things.
+    pub datasets: Reporter<Dataset>,
+    /// Why what a namespace's Datasets share cannot be made.
+    pub refusals: Refusals,
+}
+
+/// Why the shared objects of namespaces cannot be made. Cheap to clone; all clones are one.
+#[derive(Clone, Debug, Default)]
+pub struct Refusals(Arc<Mutex<HashMap<String, Failure>>>);
+
+impl Refusals {
+    /// Why those of this namespace cannot be made.
+    pub fn of(&self, namespace: &str) -> Option<Failure> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(namespace).cloned()
+    }
+
+    /// Notes a refusal, or that there is none any more. Whether that is news.
+    pub fn set(&self, namespace: &str, failure: Option<Failure>) -> bool {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = all.get(namespace) != failure.as_ref();
+        match failure {
+            Some(failure) => all.insert(namespace.to_owned(), failure),
+            None => all.remove(namespace),
+        };
+        news
+    }
+}

@@ -1,0 +1,44 @@
+//! Whether SQL is answered from a Dataset's published version.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use lakehouse_contract::DatasetManifest;
+use lakehouse_plan::{
+    cluster::serving::{Observed, View, facts, is_ready},
+    status::ServedFacts,
+};
+
+use crate::context::Context;
+
+/// What is known of the service, and whether a query pod is behind what is published.
+pub(super) fn of(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    manifest: Option<&DatasetManifest>,
+) -> (ServedFacts, bool) {
+    let deployments = context.wake.world.deployments.of(namespace).into_iter();
+    let deployments: Vec<Arc<Deployment>> = deployments.map(|one| Arc::clone(&one.object)).collect();
+    let (gateway, query) = (context.services.gateway(namespace), context.services.views(namespace, name));
+    let behind = manifest.is_some_and(|manifest| {
+        query.iter().filter(|(pod, _)| is_ready(pod)).any(|(_, view)| match view {
+            View::Absent => true,
+            View::Version(version) => *version != manifest.version,
+            View::Unknown | View::Unreachable(_) | View::Damaged(_) => false,
+        })
+    });
+    let observed =
+        Observed { namespace, deployments: &deployments, gateway: &gateway, query: &query, manifest };
+    let served = match (facts(&observed), context.refusals.of(namespace)) {
+        (served, None) => served,
+        (ServedFacts::Serving { endpoint, version }, Some(failure)) => {
+            ServedFacts::Limping { endpoint, version, failure }
+        }
+        (limping @ ServedFacts::Limping { .. }, Some(_)) => limping,
+        (ServedFacts::NotYet | ServedFacts::Waiting(_) | ServedFacts::Failed(_), Some(failure)) => {
+            ServedFacts::Failed(failure)
+        }
+    };
+    (served, behind)
+}

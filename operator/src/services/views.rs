@@ -1,0 +1,166 @@
+//! What every query pod serves: one snapshot a namespace.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::Pod;
+use lakehouse_contract::sql;
+use lakehouse_plan::cluster::serving::View;
+
+use super::{address, http::Http};
+
+/// So often does a leader look without being asked: uploads and rollbacks over HTTP are seen then.
+pub const EVERY: Duration = Duration::from_secs(10);
+/// Between two rounds of questions to the same pods.
+pub(super) const PAUSE: Duration = Duration::from_millis(250);
+
+/// How to ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum How {
+    /// What it serves.
+    Look,
+    /// To read the catalogue first.
+    Refresh,
+}
+
+/// What a pod said, by dataset, or why it said nothing.
+type Answer = Result<BTreeMap<String, View>, String>;
+
+#[derive(Debug, Default)]
+pub(super) struct Views(Mutex<HashMap<String, Namespace>>);
+
+#[derive(Debug, Default)]
+struct Namespace {
+    /// By the pod's uid.
+    pods: HashMap<String, Arc<Answer>>,
+    asking: bool,
+    wanted: Option<How>,
+}
+
+/// Whose views are not what they were.
+#[derive(Debug, Default)]
+pub(super) struct Changed {
+    everyone: bool,
+    names: BTreeSet<String>,
+}
+
+impl Changed {
+    pub(super) fn concerns(&self, name: &str) -> bool {
+        self.everyone || self.names.contains(name)
+    }
+}
+
+impl Views {
+    /// Somebody wants to know. Whether the caller is to ask: somebody else may be at it already.
+    pub(super) fn begin(&self, namespace: &str, how: How) -> bool {
+        let mut all = self.all();
+        let namespace = all.entry(namespace.to_owned()).or_default();
+        namespace.wanted = namespace.wanted.max(Some(how));
+        !std::mem::replace(&mut namespace.asking, true)
+    }
+
+    /// What is wanted next; `None` ends the asking.
+    pub(super) fn next(&self, namespace: &str) -> Option<How> {
+        let mut all = self.all();
+        let namespace = all.get_mut(namespace)?;
+        let how = namespace.wanted.take();
+        namespace.asking = how.is_some();
+        how
+    }
+
+    /// What a pod last said of a dataset.
+    pub(super) fn of(&self, namespace: &str, pod: &Pod, dataset: &str) -> View {
+        let answer = self.all().get(namespace).and_then(|namespace| namespace.pods.get(&uid(pod)).cloned());
+        match answer.as_deref() {
+            None => View::Unknown,
+            Some(Err(error)) => View::Unreachable(error.clone()),
+            Some(Ok(views)) => views.get(dataset).cloned().unwrap_or(View::Absent),
+        }
+    }
+
+    /// Takes the answers of all ready pods.
+    pub(super) fn put(&self, namespace: &str, answers: Vec<(String, Answer)>) -> Changed {
+        let mut all = self.all();
+        let Some(namespace) = all.get_mut(namespace) else { return Changed::default() };
+        let answers = answers.into_iter().map(|(pod, answer)| (pod, Arc::new(answer)));
+        let before = std::mem::replace(&mut namespace.pods, answers.collect());
+        let mut changed = Changed::default();
+        for (pod, after) in &namespace.pods {
+            match (before.get(pod).map(|answer| &**answer), &**after) {
+                (Some(Ok(before)), Ok(after)) => changed.names.extend(differences(before, after)),
+                (Some(Err(before)), Err(after)) if before == after => {}
+                _ => changed.everyone = true,
+            }
+        }
+        changed
+    }
+
+    pub(super) fn forget(&self, namespace: &str) {
+        let mut all = self.all();
+        if all.get(namespace).is_some_and(|namespace| !namespace.asking) {
+            all.remove(namespace);
+        }
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Namespace>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks one pod.
+pub(super) async fn ask(http: &Http, namespace: &str, pod: &Pod, how: How) -> Answer {
+    let Some(address) = address::of(pod) else { return Err("it has no address yet".to_owned()) };
+    let answer: Result<sql::Views, _> = match how {
+        How::Look => http.get(namespace, &address, "/sql/views").await,
+        How::Refresh => http.post(namespace, &address, "/sql/refresh", None::<&()>).await,
+    };
+    let sql::Views { views, damaged } = answer.map_err(|error| error.to_string())?;
+    let views = views.into_iter().map(|view| (view.name, View::Version(view.version)));
+    let damaged = damaged.into_iter().map(|broken| (broken.name, View::Damaged(broken.message)));
+    Ok(views.chain(damaged).collect())
+}
+
+pub(super) fn uid(pod: &Pod) -> String {
+    pod.metadata.uid.clone().unwrap_or_default()
+}
+
+fn differences(before: &BTreeMap<String, View>, after: &BTreeMap<String, View>) -> Vec<String> {
+    let changed = after.iter().filter(|(name, view)| before.get(*name) != Some(view)).map(|(name, _)| name);
+    let gone = before.keys().filter(|name| !after.contains_key(*name));
+    changed.chain(gone).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_asks_and_the_others_wait_for_the_same_answer() {
+        let views = Views::default();
+        assert!(views.begin("ns", How::Look));
+        assert_eq!(views.next("ns"), Some(How::Look));
+        assert!(!views.begin("ns", How::Refresh), "somebody is at it");
+        assert!(!views.begin("ns", How::Look));
+        assert_eq!(views.next("ns"), Some(How::Refresh), "the stronger wish is not lost");
+        assert_eq!(views.next("ns"), None);
+        assert!(views.begin("ns", How::Look));
+    }
+
+    #[test]
+    fn only_whose_view_differs_is_concerned() {
+        let views = Views::default();
+        views.begin("ns", How::Look);
+        let answer = |views: &[(&str, u64)]| -> Answer {
+            Ok(views.iter().map(|(name, version)| ((*name).to_owned(), View::Version(*version))).collect())
+        };
+        let told = |answer: Answer| views.put("ns", vec![("pod".to_owned(), answer)]);
+        assert!(told(answer(&[("a", 1), ("b", 1)])).concerns("anybody"), "a new pod concerns everybody");
+        let changed = told(answer(&[("a", 2), ("c", 1)]));
+        assert_eq!(["a", "b", "c", "d"].map(|name| changed.concerns(name)), [true, true, true, false]);
+        assert!(told(Err("gone".to_owned())).concerns("d"));
+        assert!(!told(Err("gone".to_owned())).concerns("d"));
+    }
+}

@@ -1,0 +1,198 @@
+//! Which keys an event concerns.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::api::{apps::v1::Deployment, batch::v1::Job, core::v1::Pod};
+use lakehouse_crds::{Dataset, DatasetSpec};
+use lakehouse_plan::cluster::{Kind, ObjectName, Settings, meta::Component};
+
+use super::{
+    World,
+    seen::{Labels, Outline, Stamp, Whole},
+};
+use crate::{apply::Memory, key::Key, queue::Queue, services::Services, store::Change};
+
+/// What concerns many keys comes in bursts: they wait this long for the rest of it.
+const BURST: Duration = Duration::from_millis(300);
+
+/// Knows whom to wake. Cheap to clone; all clones are one.
+#[derive(Clone, Debug)]
+pub struct Wake {
+    /// What is known.
+    pub world: World,
+    /// Who is to be looked at.
+    pub queue: Queue<Key>,
+    /// What was applied.
+    pub memory: Memory,
+    /// The pods' side.
+    pub services: Services,
+    /// The operator's settings.
+    pub settings: Arc<Settings>,
+}
+
+impl Wake {
+    /// Everything is to be looked at: this operator has begun to lead.
+    pub fn all(&self) {
+        for (namespace, name) in self.world.datasets.names() {
+            self.queue.add(Key::dataset(namespace, name));
+        }
+        // A namespace whose last Dataset went while nobody led still holds what was theirs.
+        let ours = [self.world.datasets.namespaces(), self.world.deployments.namespaces()];
+        for namespace in ours.into_iter().flatten() {
+            self.queue.add(Key::Namespace(namespace));
+        }
+    }
+
+    /// All Datasets of a namespace are to be looked at.
+    pub fn datasets_of(&self, namespace: &str) {
+        for name in self.world.datasets.names_of(namespace) {
+            self.queue.add_after(Key::dataset(namespace, name), BURST);
+        }
+    }
+
+    pub(super) fn dataset(&self, change: &Change<Whole<Dataset>>) {
+        let Change { namespace, name, before, after } = change;
+        let (before, after) = (before.as_deref(), after.as_deref());
+        // A status is our own word; nobody needs to be woken by it.
+        if before.map(asked) != after.map(asked) {
+            self.queue.add(Key::dataset(namespace, name));
+        }
+        if before.map(belongs) != after.map(belongs) {
+            self.shared(namespace);
+        }
+    }
+
+    pub(super) fn job(&self, change: &Change<Whole<Job>>) {
+        self.gone(Kind::Job, change);
+        if let Some(object) = change.after.as_deref().or(change.before.as_deref()) {
+            self.owner(&change.namespace, &Labels::of(&*object.object));
+        }
+    }
+
+    pub(super) fn pod(&self, change: &Change<Whole<Pod>>) {
+        let Change { namespace, before, after, .. } = change;
+        let Some(object) = after.as_deref().or(before.as_deref()) else { return };
+        let labels = Labels::of(&*object.object);
+        if labels.dataset.is_some() {
+            self.owner(namespace, &labels);
+            return;
+        }
+        let says = |pod: &Whole<Pod>| {
+            let Pod { metadata, status, .. } = &*pod.object;
+            (metadata.deletion_timestamp.clone(), status.clone())
+        };
+        if before.as_deref().map(says) != after.as_deref().map(says) {
+            if labels.component.as_deref() == Some(Component::Query.as_str()) {
+                self.services.look(namespace);
+            }
+            self.datasets_of(namespace);
+        }
+    }
+
+    pub(super) fn deployment(&self, change: &Change<Whole<Deployment>>) {
+        self.gone(Kind::Deployment, change);
+        self.shared(&change.namespace);
+        let says = |deployment: &Whole<Deployment>| deployment.object.status.clone();
+        if change.before.as_deref().map(says) != change.after.as_deref().map(says) {
+            self.datasets_of(&change.namespace);
+        }
+    }
+
+    pub(super) fn service(&self, change: &Change<Outline>) {
+        self.outline(Kind::Service, change);
+    }
+
+    pub(super) fn config_map(&self, change: &Change<Outline>) {
+        self.outline(Kind::ConfigMap, change);
+    }
+
+    pub(super) fn budget(&self, change: &Change<Outline>) {
+        self.outline(Kind::PodDisruptionBudget, change);
+    }
+
+    pub(super) fn account(&self, change: &Change<Outline>) {
+        self.outline(Kind::ServiceAccount, change);
+    }
+
+    pub(super) fn secret(&self, change: &Change<Stamp>) {
+        let Change { namespace, name, before, after } = change;
+        if before == after {
+            return;
+        }
+        self.gone(Kind::Secret, change);
+        let Settings { store, token_secret, .. } = &*self.settings;
+        if *name == store.secret || name == token_secret {
+            self.shared(namespace);
+            self.datasets_of(namespace);
+        } else {
+            self.readers(namespace, |spec| reads_secret(spec, name));
+        }
+    }
+
+    pub(super) fn source(&self, change: &Change<Stamp>) {
+        let Change { namespace, name, before, after } = change;
+        if before != after {
+            self.readers(namespace, |spec| {
+                spec.source.config_map.as_ref().is_some_and(|entry| entry.name == *name)
+            });
+        }
+    }
+
+    fn outline(&self, kind: Kind, change: &Change<Outline>) {
+        self.gone(kind, change);
+        if let Some(object) = change.after.as_deref().or(change.before.as_deref()) {
+            match object.labels.dataset {
+                Some(_) => self.owner(&change.namespace, &object.labels),
+                None => self.shared(&change.namespace),
+            }
+        }
+    }
+
+    /// What was applied to an object that is gone is no reason not to apply it again.
+    fn gone<T>(&self, kind: Kind, change: &Change<T>) {
+        if change.after.is_none() {
+            self.memory.forget(&change.namespace, &ObjectName::new(kind, change.name.clone()));
+        }
+    }
+
+    fn owner(&self, namespace: &str, labels: &Labels) {
+        let short = labels.dataset.as_deref();
+        if let Some(name) = short.and_then(|short| self.world.dataset_of(namespace, short)) {
+            self.queue.add(Key::dataset(namespace, name));
+        }
+    }
+
+    fn shared(&self, namespace: &str) {
+        self.queue.add_after(Key::Namespace(namespace.to_owned()), BURST);
+    }
+
+    fn readers(&self, namespace: &str, reads: impl Fn(&DatasetSpec) -> bool) {
+        for name in self.world.datasets.names_of(namespace) {
+            let dataset = self.world.datasets.get(namespace, &name);
+            if dataset.is_some_and(|dataset| reads(&dataset.object.spec)) {
+                self.queue.add(Key::dataset(namespace, name));
+            }
+        }
+    }
+}
+
+/// What of a Dataset asks for something.
+fn asked(dataset: &Whole<Dataset>) -> impl PartialEq + use<> {
+    let metadata = dataset.object.metadata.clone();
+    (
+        (metadata.uid, metadata.generation, metadata.deletion_timestamp),
+        (metadata.annotations, metadata.labels, metadata.finalizers),
+    )
+}
+
+/// What of a Dataset decides whether a namespace needs its shared objects.
+fn belongs(dataset: &Whole<Dataset>) -> impl PartialEq + use<> {
+    let metadata = &dataset.object.metadata;
+    (metadata.uid.clone(), metadata.deletion_timestamp.is_some(), metadata.finalizers.is_some())
+}
+
+fn reads_secret(spec: &DatasetSpec, name: &str) -> bool {
+    let headers = spec.source.http.as_ref().and_then(|http| http.headers_secret_ref.as_ref());
+    let credentials = spec.source.s3.as_ref().and_then(|s3| s3.credentials_secret_ref.as_ref());
+    headers.into_iter().chain(credentials).any(|secret| secret.name == name)
+}
