@@ -18,7 +18,7 @@ use lakehouse_crds::{
 };
 
 use crate::{ReadyDataset, Reason, Retry, convert, dataset::Refusal, human};
-use conditions::{Verdict, Verdicts};
+use conditions::{Verdict, Verdicts, whole_seconds};
 
 /// Everything that decides a Dataset's status.
 #[derive(Clone, Debug)]
@@ -150,7 +150,8 @@ pub fn dataset(previous: Option<&DatasetStatus>, facts: &Facts<'_>, now: Timesta
         },
         last_ingest: (facts.last_ingest.clone())
             .or_else(|| previous?.last_ingest.clone())
-            .or_else(|| facts.manifest.map(told_by_manifest)),
+            .or_else(|| facts.manifest.map(told_by_manifest))
+            .map(in_whole_seconds),
         next_run: next_run(facts, now).map(Time),
         endpoint: match &facts.served {
             ServedFacts::Serving { endpoint, .. } | ServedFacts::Limping { endpoint, .. } => {
@@ -281,7 +282,7 @@ fn served(facts: &Facts<'_>) -> Verdict {
         }
         ServedFacts::Limping { version, failure, .. } if *version == published => Verdict::yes(
             Reason::Serving,
-            format!("SQL is answered from version {version}, but {}", failure.message),
+            format!("SQL is answered from version {version}. However: {}", failure.message),
         ),
         ServedFacts::Serving { version, .. } | ServedFacts::Limping { version, .. } => Verdict::no(
             Reason::NotServed,
@@ -465,6 +466,12 @@ fn told_by_manifest(manifest: &DatasetManifest) -> LastIngest {
         job: None,
         message: Some(format!("Version {} was published.", manifest.version)),
     }
+}
+
+/// As it is written; more would be a difference each time it is read back.
+fn in_whole_seconds(ingest: LastIngest) -> LastIngest {
+    let whole = |time: Time| Time(whole_seconds(time.0));
+    LastIngest { started: ingest.started.map(whole), finished: ingest.finished.map(whole), ..ingest }
 }
 
 fn next_run(facts: &Facts<'_>, now: Timestamp) -> Option<Timestamp> {

@@ -3,19 +3,30 @@
 //! Receives the checked spec and what is observed of its Jobs; hands on a [`Plan`]. Planning is a pure function of what is seen, so
 //! it does not matter which event was missed, or whether a step was taken twice or by two.
 
+mod ingest;
+mod told;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use k8s_openapi::api::{
     batch::v1::Job,
-    core::v1::{Event, Pod},
+    core::v1::{ConfigMap, Event, Pod},
 };
-use lakehouse_contract::{DatasetManifest, ingest::Progress};
+use lakehouse_contract::{DatasetManifest, dataset::hex, ingest::Progress};
 use lakehouse_crds::dataset::LastIngest;
+use sha2::{Digest, Sha256};
 
-use super::{Child, ObjectName, Settings};
+pub(super) use ingest::missing_store_secret;
+
+use super::{
+    Child, Kind, ObjectName, Settings,
+    history::{self, History, Past},
+    meta::Component,
+};
 use crate::{
-    ReadyDataset,
+    ReadyDataset, Reason,
+    dataset::Source,
     status::{Failure, RunFacts, SourceFacts},
 };
 
@@ -30,8 +41,14 @@ pub struct Needs {
 
 /// What a Dataset refers to.
 pub fn needs(dataset: &ReadyDataset, settings: &Settings) -> Needs {
-    let _ = (dataset, settings);
-    Needs::default()
+    let (secret, config_map) = match &dataset.source {
+        Source::Http { headers_secret: secret, .. } | Source::S3 { credentials_secret: secret, .. } => {
+            (secret.clone(), None)
+        }
+        Source::ConfigMap { name, key } => (None, Some((name.clone(), key.clone()))),
+        Source::Upload => (None, None),
+    };
+    Needs { secrets: [settings.store.secret.clone()].into_iter().chain(secret).collect(), config_map }
 }
 
 /// The entry of a ConfigMap that is a Dataset's source.
@@ -46,6 +63,13 @@ pub enum Entry<'a> {
     NoKey,
     /// The entry's [`entry_digest`].
     Digest(&'a str),
+}
+
+/// Names the content of a ConfigMap's entry; `None` when there is no such entry.
+pub fn entry_digest(config_map: &ConfigMap, key: &str) -> Option<String> {
+    let text = config_map.data.as_ref().and_then(|data| data.get(key)).map(String::as_bytes);
+    let content = text.or_else(|| Some(config_map.binary_data.as_ref()?.get(key)?.0.as_slice()));
+    content.map(|content| hex(&Sha256::digest(content)))
 }
 
 /// What the catalogue says of a dataset.
@@ -69,7 +93,7 @@ pub struct Observed<'a> {
     pub pods: &'a [Arc<Pod>],
     /// Events of the object that the last plan asked for with [`Plan::events_of`].
     pub events: &'a [Event],
-    /// The names of the ConfigMaps with the Dataset's label.
+    /// The names of the `ConfigMap`s with the Dataset's label.
     pub config_maps: &'a [String],
     /// Of the Secrets that it [`needs`], those that are there: name to `uid/resourceVersion`.
     pub secrets: &'a BTreeMap<String, String>,
@@ -84,7 +108,7 @@ pub struct Observed<'a> {
 /// What is to be done for a Dataset, and what is known of it. The fields stand in the order of doing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// Jobs, each with its pods and waited for (`propagationPolicy: Foreground`), and ConfigMaps.
+    /// Jobs, each with its pods and waited for (`propagationPolicy: Foreground`), and `ConfigMap`s.
     pub delete: Vec<ObjectName>,
     /// Objects to apply, in this order. An existing Job is never among them: its template cannot change.
     pub children: Vec<Child>,
@@ -154,12 +178,90 @@ impl Run {
 
 /// Plans one Dataset; `uid` is its `metadata.uid`.
 pub fn plan(dataset: &ReadyDataset, uid: &str, observed: &Observed<'_>, settings: &Settings) -> Plan {
-    let _ = (dataset, uid, observed, settings);
-    Plan::default()
+    let history = History::of(observed.jobs, uid, Component::Ingest);
+    let mut plan = match (dataset.suspend, dataset.pin, &dataset.source) {
+        (true, _, _) => suspended(&history),
+        (false, Some(version), _) => pinned(version, observed, &history),
+        (false, None, Source::Upload) => upload(observed, &history),
+        (false, None, _) => ingest::plan(dataset, uid, observed, settings, &history),
+    };
+    if !dataset.suspend && dataset.pin.is_none() {
+        plan.rollback = forward(observed.catalogue);
+    }
+    plan.last_ingest = told::last_ingest(&history, observed.pods);
+    prune(&mut plan, &history, observed);
+    plan
 }
 
-/// Names the content of a ConfigMap's entry.
-pub fn entry_digest(content: &[u8]) -> String {
-    let _ = content;
-    String::new()
+/// Nothing begins, and what runs is stopped without being forgotten.
+fn suspended(history: &History<'_>) -> Plan {
+    let running = history.latest().filter(|job| job.is_active() && !job.is_suspended());
+    Plan {
+        suspend: running.map(|job| (job.name().to_owned(), true)),
+        source: told::source(history),
+        ..Plan::default()
+    }
+}
+
+/// No new rows are read; the named version is served.
+fn pinned(version: u64, observed: &Observed<'_>, history: &History<'_>) -> Plan {
+    let (rollback, run) = match observed.catalogue {
+        Catalogue::Current(manifest) if manifest.version != version => {
+            (Some(Rollback { version, pinned: true }), Run::Idle)
+        }
+        Catalogue::Current(_) | Catalogue::Unknown => (None, Run::Idle),
+        Catalogue::Nothing => (
+            None,
+            Run::Failed(Failure::new(
+                Reason::NotPublished,
+                format!(
+                    "`spec.version` asks for version {version}, but no version has been published yet; remove it, so that the source is read"
+                ),
+            )),
+        ),
+    };
+    Plan { delete: stop(history), rollback, run, ..Plan::default() }
+}
+
+/// Clients send the rows.
+fn upload(observed: &Observed<'_>, history: &History<'_>) -> Plan {
+    let source = match observed.catalogue {
+        Catalogue::Unknown => SourceFacts::Unknown,
+        Catalogue::Nothing => SourceFacts::WaitingForUpload,
+        Catalogue::Current(_) => SourceFacts::Found,
+    };
+    Plan { delete: stop(history), source, ..Plan::default() }
+}
+
+/// The newest version is served again where a pin had put another one in its place.
+fn forward(catalogue: Catalogue<'_>) -> Option<Rollback> {
+    match catalogue {
+        Catalogue::Current(manifest) if manifest.version < manifest.latest_version => {
+            Some(Rollback { version: manifest.latest_version, pinned: false })
+        }
+        _ => None,
+    }
+}
+
+/// Every Job that is not to go on.
+fn stop(history: &History<'_>) -> Vec<ObjectName> {
+    history.staying().filter(Past::is_active).map(|job| ObjectName::new(Kind::Job, job.name())).collect()
+}
+
+/// What nobody needs any more: of the Jobs that have ended, all but the newest and the last one that succeeded; purges of a
+/// Dataset that stays after all; `ConfigMap`s whose Job is gone.
+fn prune(plan: &mut Plan, history: &History<'_>, observed: &Observed<'_>) {
+    let kept = [history.latest(), history.newest_ended(), history.newest_complete()];
+    let is_kept = |job: &Past<'_>| kept.iter().flatten().any(|kept| kept.name() == job.name());
+    let ended = history.staying().filter(|job| !job.is_active() && !is_kept(job));
+    let purges = history::all_of(observed.jobs, Component::Purge).filter(|job| !job.is_leaving());
+    plan.delete.extend(ended.chain(purges).map(|job| ObjectName::new(Kind::Job, job.name())));
+
+    let planned = plan.children.iter().map(Child::name);
+    let there = history.all().map(|job| job.name().to_owned());
+    let needed: Vec<String> = planned
+        .chain(there.filter(|name| !plan.delete.iter().any(|deleted| deleted.name == *name)))
+        .collect();
+    let orphans = observed.config_maps.iter().filter(|name| !needed.contains(name));
+    plan.delete.extend(orphans.map(|name| ObjectName::new(Kind::ConfigMap, name)));
 }

@@ -10,12 +10,23 @@ use k8s_openapi::api::{
     batch::v1::Job,
     core::v1::{Event, Pod},
 };
-use lakehouse_crds::Dataset;
+use kube::ResourceExt;
+use lakehouse_contract::DatasetName;
+use lakehouse_crds::{Dataset, common::DeletionPolicy};
 
 use super::{
-    Child, ObjectName, Settings,
-    dataset::{EventsOf, Run},
+    Child, Kind, ObjectName, Settings,
+    activity::{self, Activity},
+    backoff,
+    dataset::{EventsOf, Run, missing_store_secret},
+    history::{History, Past, Phase},
+    job::{For, Purges, Ticket},
+    meta::Component,
+    names::FINALIZER,
+    pod::Surroundings,
+    pods,
 };
+use crate::{DEFAULT_NAMESPACE, Reason, status::Failure};
 
 /// What to do about the finalizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +39,16 @@ pub enum Finalizer {
 
 /// Whether a Dataset's finalizer is to be added or removed while nobody deletes it. Asked first, of every Dataset, sound or not.
 pub fn finalizer(dataset: &Dataset) -> Option<Finalizer> {
-    let _ = dataset;
-    None
+    let is_there = dataset.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
+    match (is_there, removes_rows(dataset)) {
+        (false, true) => Some(Finalizer::Add),
+        (true, false) => Some(Finalizer::Remove),
+        (true, true) | (false, false) => None,
+    }
+}
+
+fn removes_rows(dataset: &Dataset) -> bool {
+    dataset.spec.deletion_policy == Some(DeletionPolicy::Delete)
 }
 
 /// What is observed of a Dataset that is being deleted.
@@ -68,6 +87,102 @@ pub struct Plan {
 
 /// Plans the end of a Dataset that has a deletion timestamp.
 pub fn plan(dataset: &Dataset, observed: &Observed<'_>, settings: &Settings) -> Plan {
-    let _ = (dataset, observed, settings);
-    Plan::default()
+    let uid = dataset.uid().unwrap_or_default();
+    let purges = History::of(observed.jobs, &uid, Component::Purge);
+    // A name that is no dataset's never had rows.
+    let name = DatasetName::parse(dataset.name_any()).ok().filter(|_| removes_rows(dataset));
+    let Some(name) = name.filter(|_| !observed.namespace_ends) else {
+        return Plan { delete: jobs(purges.staying()), release: true, ..Plan::default() };
+    };
+    let ingests = History::of(observed.jobs, &uid, Component::Ingest);
+    if let Some(job) = ingests.all().find(Past::is_active) {
+        // What it published after the purge would stay for ever.
+        let run = Run::Waiting(format!(
+            "The Job `{}` is being stopped; then the rows are removed from the bucket.",
+            job.name()
+        ));
+        return Plan { delete: jobs(ingests.staying().filter(Past::is_active)), run, ..Plan::default() };
+    }
+    let namespace = dataset.namespace().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+    let store_secret = observed.secrets.get(&settings.store.secret).map(String::as_str);
+    let step = Step {
+        observed,
+        purges: &purges,
+        make: Purges {
+            of: For { namespace: &namespace, dataset: &name, uid: &uid },
+            surroundings: Surroundings { namespace: &namespace, store_secret },
+            settings,
+        },
+    };
+    let mut plan = step.plan();
+    if let Run::Failed(failure) = &mut plan.run {
+        failure.message.push_str(
+            " Until that is mended, `spec.deletionPolicy: Retain` lets the Dataset go and leaves its rows in the bucket.",
+        );
+    }
+    plan
+}
+
+fn jobs<'a>(jobs: impl Iterator<Item = Past<'a>>) -> Vec<ObjectName> {
+    jobs.map(|job| ObjectName::new(Kind::Job, job.name())).collect()
+}
+
+struct Step<'a> {
+    observed: &'a Observed<'a>,
+    purges: &'a History<'a>,
+    make: Purges<'a>,
+}
+
+impl Step<'_> {
+    fn plan(&self) -> Plan {
+        let Some(latest) = self.purges.latest() else { return self.begin(1, None) };
+        match latest.phase {
+            // Nobody owns the Job, so it goes before the Dataset does.
+            Phase::Complete => Plan { delete: jobs(self.purges.staying()), release: true, ..Plan::default() },
+            Phase::Active => self.watch(&latest),
+            Phase::Failed { at, .. } => self.after_failure(&latest, at),
+        }
+    }
+
+    fn begin(&self, attempt: u32, last: Option<Failure>) -> Plan {
+        if self.make.surroundings.store_secret.is_none() {
+            let secret = &self.make.settings.store.secret;
+            let run = Run::Failed(missing_store_secret(secret, self.make.of.namespace));
+            return Plan { run, ..Plan::default() };
+        }
+        let run = self.purges.next_run();
+        let ticket = Ticket { inputs: String::new(), run, attempt, slot: None };
+        Plan {
+            delete: jobs(self.purges.staying()),
+            children: vec![self.make.job(&ticket)],
+            run: last.map_or(Run::Running, Run::Failed),
+            ..Plan::default()
+        }
+    }
+
+    fn watch(&self, latest: &Past<'_>) -> Plan {
+        let Observed { pods, events, now, .. } = *self.observed;
+        let activity = activity::of(latest, pods, events, pods::PURGE, now);
+        if activity.is_stuck() && latest.pod() != Some(&self.make.pod_digest()) {
+            return Plan { delete: jobs(self.purges.staying()), run: activity.run, ..Plan::default() };
+        }
+        let Activity { run, progress_of: _, events_of, next_visit } = activity;
+        Plan { events_of, run, next_visit, ..Plan::default() }
+    }
+
+    fn after_failure(&self, latest: &Past<'_>, at: Timestamp) -> Plan {
+        let failure = activity::failure_of_ended(latest, self.observed.pods, pods::PURGE)
+            .unwrap_or_else(|| Failure::new(Reason::Failed, "The rows could not be removed."));
+        let wait = if latest.pod() == Some(&self.make.pod_digest()) {
+            backoff::wait(failure.reason, latest.attempt)
+        } else {
+            Some(backoff::AFTER_A_CHANGE)
+        };
+        match wait.map(|wait| at + wait) {
+            Some(again) if again <= self.observed.now => {
+                self.begin(latest.attempt.saturating_add(1), Some(failure))
+            }
+            again => Plan { run: Run::Failed(failure), next_visit: again, ..Plan::default() },
+        }
+    }
 }

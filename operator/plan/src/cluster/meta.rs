@@ -24,10 +24,17 @@ pub(super) const RUN: &str = "lakehouse.dev/run";
 pub(super) const SLOT: &str = "lakehouse.dev/slot";
 /// On a Job: what its pod is like, where that may decide whether it ends well.
 pub(super) const POD: &str = "lakehouse.dev/pod";
+/// On a Job: its Dataset's `metadata.uid`.
+pub(super) const UID: &str = "lakehouse.dev/uid";
 /// On a pod: the settings that it started with.
 pub(super) const SETTINGS: &str = "lakehouse.dev/settings";
 /// On a pod: the store's Secret that it started with.
 pub(super) const STORE_SECRET: &str = "lakehouse.dev/store-secret";
+
+/// Whether a label or an annotation is the operator's to set.
+pub(super) fn is_ours(key: &str) -> bool {
+    [NAME_LABEL.0, MANAGED_BY_LABEL.0, COMPONENT_LABEL].contains(&key) || key.starts_with("lakehouse.dev/")
+}
 
 /// What an object is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,12 +10,19 @@
 //! something has changed. Equal inputs give equal objects, byte for byte, so that applying them twice changes nothing; no object
 //! tells the operator's version, so that another version of the operator restarts nothing.
 
+mod activity;
+mod backoff;
 mod child;
 pub mod dataset;
 pub mod deletion;
+mod history;
+mod job;
 pub mod meta;
 pub mod names;
 pub mod namespace;
+mod pod;
+mod pods;
+mod quantity;
 pub mod serving;
 pub mod settings;
 

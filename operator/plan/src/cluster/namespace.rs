@@ -1,9 +1,17 @@
 //! What the Datasets of a namespace share: settings, a service account, the gateway, the query pods.
 //!
 //! Receives who needs them and what of the users' Secrets is known by name; hands on the objects in the order of applying, and what of
-//! an earlier plan is to be removed.
+//! an earlier plan is to be removed. Shared objects are owned by every Dataset that needs them, so that Kubernetes collects them when
+//! the last one goes, even when no operator runs any more.
 
-use super::{Child, ObjectName, Owner, Settings};
+mod servers;
+
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{ConfigMap, Secret, ServiceAccount},
+};
+
+use super::{Child, Kind, ObjectName, Owner, Settings, meta, names, pod};
 
 /// What is known of a namespace.
 #[derive(Clone, Copy, Debug)]
@@ -25,23 +33,60 @@ pub struct Observed<'a> {
 /// What a namespace is to hold.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
+    /// The token's Secret is missing: first of all, create (never change) [`token_secret`] with a random token.
+    pub make_token: bool,
     /// In the order of applying.
     pub children: Vec<Child>,
-    /// The token's Secret is missing: create (never change) [`token_secret`] with a random token, before the children.
-    pub make_token: bool,
     /// What is there and no longer needed.
     pub delete: Vec<ObjectName>,
 }
 
 /// Plans what the Datasets of a namespace share.
+///
+/// They are planned whether the store's Secret is there or not: pods that need it wait for it, and those that run go on.
 pub fn plan(observed: &Observed<'_>, settings: &Settings) -> Plan {
-    let _ = (observed, settings);
-    Plan::default()
+    let serving = !observed.owners.is_empty();
+    let needed = serving || observed.purging;
+    let mut children = Vec::new();
+    if needed {
+        children.extend(for_all_pods(observed, settings));
+    }
+    if serving {
+        children.extend(servers::gateway(observed, settings));
+        children.extend(servers::query(observed, settings));
+    }
+    let planned: Vec<ObjectName> = children.iter().map(Child::object_name).collect();
+    // A user's token outlives the Datasets; the operator's own does too, since clients hold it.
+    let delete = observed
+        .existing
+        .iter()
+        .filter(|object| object.kind != Kind::Secret && !planned.contains(object))
+        .cloned()
+        .collect();
+    Plan { make_token: needed && !observed.has_token_secret, children, delete }
 }
 
 /// The token's Secret, for a namespace whose user has made none. It is labelled, but nobody owns it.
 pub fn token_secret(namespace: &str, settings: &Settings, token: &str) -> Child {
-    let _ = token;
-    let metadata = super::meta::shared(namespace, &settings.token_secret, None, &[]);
-    Child::of(super::Kind::Secret, &k8s_openapi::api::core::v1::Secret { metadata, ..Default::default() })
+    let secret = Secret {
+        metadata: meta::shared(namespace, &settings.token_secret, None, &[]),
+        data: Some([(names::TOKEN_KEY.to_owned(), ByteString(token.as_bytes().to_vec()))].into()),
+        ..Secret::default()
+    };
+    Child::of(Kind::Secret, &secret)
+}
+
+fn for_all_pods(observed: &Observed<'_>, settings: &Settings) -> [Child; 2] {
+    let Observed { namespace, owners, .. } = observed;
+    let settings = ConfigMap {
+        metadata: meta::shared(namespace, names::SETTINGS, None, owners),
+        data: Some(pod::environment(settings, namespace)),
+        ..ConfigMap::default()
+    };
+    let account = ServiceAccount {
+        metadata: meta::shared(namespace, names::SERVICE_ACCOUNT, None, owners),
+        automount_service_account_token: Some(false),
+        ..ServiceAccount::default()
+    };
+    [Child::of(Kind::ConfigMap, &settings), Child::of(Kind::ServiceAccount, &account)]
 }

@@ -1,5 +1,6 @@
 //! The operator's settings: one YAML file that an administrator writes, usually through the chart.
 
+mod check;
 mod resources;
 
 use std::collections::BTreeMap;
@@ -181,8 +182,136 @@ fn yes() -> bool {
 
 impl Settings {
     /// Reads and checks the file's text. Every problem is told, each with its field.
-    pub fn parse(yaml: &str) -> Result<Self, String> {
-        let settings: Self = serde_saphyr::from_str(yaml).map_err(|error| error.to_string())?;
-        Ok(settings)
+    pub fn parse(yaml: &str) -> Result<Self, Invalid> {
+        let settings: Self =
+            serde_saphyr::from_str(yaml).map_err(|error| Invalid { problems: vec![error.to_string()] })?;
+        let problems = check::problems(&settings);
+        if problems.is_empty() { Ok(settings) } else { Err(Invalid { problems }) }
     }
+
+    /// Where the data of a namespace lies.
+    pub fn store_url(&self, namespace: &str) -> String {
+        let url = self.store.url.trim_end_matches('/');
+        if self.store.prefix_namespace { format!("{url}/{namespace}") } else { url.to_owned() }
+    }
+
+    pub(super) fn gateway_resources(&self) -> Resources {
+        let defaults =
+            Resources::new([("cpu", "50m"), ("memory", "128Mi")], [("cpu", "1"), ("memory", "512Mi")]);
+        defaults.under(&self.gateway.resources)
+    }
+
+    pub(super) fn query_resources(&self) -> Resources {
+        let defaults =
+            Resources::new([("cpu", "250m"), ("memory", "1Gi")], [("cpu", "2"), ("memory", "2Gi")]);
+        defaults.under(&self.query.resources)
+    }
+
+    /// Those of all pods that read a source; a Dataset's own come above these.
+    pub(super) fn ingest_resources(&self) -> Resources {
+        let defaults =
+            Resources::new([("cpu", "250m"), ("memory", "256Mi")], [("cpu", "2"), ("memory", "1Gi")]);
+        defaults.under(&self.ingest.resources)
+    }
+}
+
+/// Settings that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the settings are not sound: {}", problems.join("; "))]
+pub struct Invalid {
+    /// A sentence each, with the field.
+    pub problems: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_words_are_enough() {
+        let settings = Settings::parse("{image: 'lakehouse:1', store: {url: 's3://lakehouse'}}").unwrap();
+        assert_eq!(
+            (settings.store.secret.as_str(), settings.token_secret.as_str()),
+            ("lakehouse-store", "lakehouse-token")
+        );
+        assert_eq!(settings.store_url("team-a"), "s3://lakehouse/team-a");
+        assert_eq!(
+            (settings.gateway.replicas, settings.query.replicas, settings.ingest.backoff_limit),
+            (1, 1, 2)
+        );
+        assert_eq!(settings.query_resources().limit("memory"), Some(2_147_483_648.0));
+    }
+
+    #[test]
+    fn every_word_is_understood() {
+        let settings = Settings::parse(EVERYTHING).unwrap();
+        assert_eq!(settings.store_url("team-a"), "s3://lakehouse/deep");
+        assert_eq!(settings.ingest.active_deadline_seconds, Some(21_600));
+        assert_eq!(settings.gateway_resources().limit("cpu"), Some(4.0));
+        assert_eq!(settings.pods.tolerations.len(), 1);
+    }
+
+    #[test]
+    fn every_problem_is_told_with_its_field() {
+        let text = "
+            image: ''
+            imagePullSecrets: [Upper]
+            store: {url: /var/lib, endpoint: 'http://user:hunter2@minio'}
+            tokenSecret: a..b
+            gateway: {replicas: 0, resources: {requests: {cpu: 2}, limits: {cpu: 500m, memory: lots}}}
+            query: {cacheSize: -1Gi}
+            ingest: {backoffLimit: 101, activeDeadlineSeconds: 0}
+            pods: {labels: {app.kubernetes.io/name: mine}, annotations: {lakehouse.dev/settings: '1'}}
+            logLevel: info debug";
+        let Invalid { problems } = Settings::parse(text).unwrap_err();
+        let fields: Vec<&str> = problems.iter().filter_map(|problem| problem.split(": ").next()).collect();
+        let expected = [
+            "image",
+            "imagePullSecrets[0]",
+            "store.url",
+            "store.endpoint",
+            "tokenSecret",
+            "gateway.replicas",
+            "gateway.resources.limits.memory",
+            "gateway.resources.requests.cpu",
+            "query.cacheSize",
+            "ingest.backoffLimit",
+            "ingest.activeDeadlineSeconds",
+            "pods.labels",
+            "pods.annotations",
+            "logLevel",
+        ];
+        assert_eq!(fields, expected, "{problems:#?}");
+        assert!(!problems.join("").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_misspelt_word_is_refused() {
+        let error =
+            Settings::parse("{image: i, store: {url: 's3://bkt'}, gateway: {replica: 2}}").unwrap_err();
+        assert!(error.to_string().contains("replica"), "{error}");
+    }
+
+    const EVERYTHING: &str = "
+        image: registry.example/lakehouse:0.1.0
+        imagePullPolicy: IfNotPresent
+        imagePullSecrets: [registry]
+        store:
+          url: s3://lakehouse/deep/
+          prefixNamespace: false
+          endpoint: http://minio.minio.svc:9000
+          region: us-east-1
+          pathStyle: true
+          secret: lakehouse-store
+        tokenSecret: lakehouse-token
+        gateway: {replicas: 2, resources: {limits: {cpu: 4}}}
+        query: {replicas: 3, resources: {requests: {cpu: 1, memory: 4Gi}}, cacheSize: 50Gi}
+        ingest: {resources: {limits: {memory: 4Gi}}, backoffLimit: 0, activeDeadlineSeconds: 21600, spoolSize: 1Ti}
+        pods:
+          nodeSelector: {disk: ssd}
+          tolerations: [{key: lakehouse, operator: Exists}]
+          priorityClassName: high
+          annotations: {team: data}
+          labels: {team: data}
+        logLevel: info,lakehouse_ingest=debug";
 }

@@ -73,7 +73,7 @@ impl Verdicts<'_> {
 }
 
 /// Conditions are written with whole seconds; more would be a difference each time they are read back.
-fn whole_seconds(now: Timestamp) -> Timestamp {
+pub(super) fn whole_seconds(now: Timestamp) -> Timestamp {
     now.round(jiff::TimestampRound::new().smallest(Unit::Second).mode(jiff::RoundMode::Trunc)).unwrap_or(now)
 }
 

@@ -1,0 +1,290 @@
+//! The pods that all components run in: one container of the one image, restricted, with bounded disk.
+//!
+//! Receives what is particular to a component; hands on a pod template that Kubernetes' Pod Security Standard "restricted" accepts.
+
+use k8s_openapi::{
+    api::core::v1::{
+        Capabilities, ConfigMapEnvSource, Container, ContainerPort, EmptyDirVolumeSource, EnvFromSource,
+        EnvVar, HTTPGetAction, LocalObjectReference, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+        SeccompProfile, SecretEnvSource, SecretVolumeSource, SecurityContext, TopologySpreadConstraint,
+        Volume, VolumeMount,
+    },
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{LabelSelector, ObjectMeta},
+        util::intstr::IntOrString,
+    },
+};
+
+use super::{
+    Settings,
+    meta::{self, Component},
+    names,
+    settings::Resources,
+};
+
+/// The user and group of all pods; the image knows no other.
+const USER: i64 = 65_532;
+/// Where a pod may write.
+const DATA: &str = "/var/lib/lakehouse";
+const TMP_SIZE: &str = "1Gi";
+/// Owner and group may read.
+const READABLE: i32 = 0o440;
+/// The folder of bearer tokens.
+pub(super) const TOKENS: &str = "/etc/lakehouse/token";
+/// What Kubernetes keeps as a container's last words.
+pub(super) const SUMMARY: &str = "/dev/termination-log";
+
+/// What is particular to a component's pods.
+pub(super) struct Blueprint<'a> {
+    pub(super) component: Component,
+    pub(super) args: Vec<String>,
+    pub(super) env: Vec<(&'static str, String)>,
+    pub(super) resources: Resources,
+    /// The size of the disk that it may write.
+    pub(super) disk: &'a Quantity,
+    /// A server's or a Job's port, if it listens at all.
+    pub(super) port: Option<u16>,
+    pub(super) life: Life,
+    /// Beside the disk and the tokens, where it gets something to read.
+    pub(super) volumes: Vec<(Volume, &'static str)>,
+    /// Beside the labels and annotations of all pods.
+    pub(super) metadata: ObjectMeta,
+}
+
+/// How a pod begins and ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    /// It serves until it is told to end, and then has these seconds for the requests that it has begun.
+    Server { grace: i64, spread: bool },
+    /// It ends by itself.
+    Job,
+}
+
+/// What decides how pods start, besides their own template.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Surroundings<'a> {
+    pub(super) namespace: &'a str,
+    /// `uid/resourceVersion` of the store's Secret.
+    pub(super) store_secret: Option<&'a str>,
+}
+
+/// The variables of all pods, as the ConfigMap `lakehouse-settings` holds them.
+pub(super) fn environment(
+    settings: &Settings,
+    namespace: &str,
+) -> std::collections::BTreeMap<String, String> {
+    let store = &settings.store;
+    [
+        ("LAKEHOUSE_STORE", Some(settings.store_url(namespace))),
+        ("AWS_ENDPOINT_URL", store.endpoint.clone()),
+        ("AWS_REGION", store.region.clone()),
+        ("LAKEHOUSE_S3_PATH_STYLE", store.path_style.map(|style| style.to_string())),
+        ("LAKEHOUSE_LOG", Some(settings.log_level.clone())),
+        ("LAKEHOUSE_LOG_FORMAT", Some("json".to_owned())),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+    .collect()
+}
+
+/// A pod template.
+pub(super) fn template(
+    blueprint: Blueprint<'_>,
+    surroundings: &Surroundings<'_>,
+    settings: &Settings,
+) -> PodTemplateSpec {
+    let Blueprint { component, args, env, resources, disk, port, life, volumes, metadata } = blueprint;
+    let mut labels = settings.pods.labels.clone();
+    labels.extend(meta::labels(Some(component)));
+    labels.extend(metadata.labels.unwrap_or_default());
+    let mut annotations = settings.pods.annotations.clone();
+    annotations.extend(started_with(surroundings, settings));
+
+    let mut all = vec![
+        (empty("data", disk.clone()), DATA),
+        (empty("tmp", Quantity(TMP_SIZE.to_owned())), "/tmp"),
+        (secret("token", &settings.token_secret), TOKENS),
+    ];
+    all.extend(volumes);
+    let mounts = all.iter().map(|(volume, path)| VolumeMount {
+        name: volume.name.clone(),
+        mount_path: (*path).to_owned(),
+        read_only: volume.empty_dir.is_none().then_some(true),
+        ..VolumeMount::default()
+    });
+    let container = Container {
+        name: component.as_str().to_owned(),
+        image: Some(settings.image.clone()),
+        image_pull_policy: settings.image_pull_policy.map(|policy| policy.as_str().to_owned()),
+        command: Some(vec!["/lakehouse".to_owned()]),
+        args: Some(args),
+        env_from: Some(env_from(settings)),
+        env: Some(variables(env)),
+        ports: port.map(|port| {
+            vec![ContainerPort {
+                name: Some("http".to_owned()),
+                container_port: port.into(),
+                protocol: Some("TCP".to_owned()),
+                ..ContainerPort::default()
+            }]
+        }),
+        resources: Some(resources.into_requirements()),
+        security_context: Some(restricted()),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        volume_mounts: Some(mounts.collect()),
+        ..probes(life)
+    };
+    let (grace, restart, spread) = match life {
+        Life::Server { grace, spread } => (grace, "Always", spread),
+        Life::Job => (30, "Never", false),
+    };
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(labels),
+            annotations: Some(annotations),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(PodSpec {
+            containers: vec![container],
+            volumes: Some(all.into_iter().map(|(volume, _)| volume).collect()),
+            restart_policy: Some(restart.to_owned()),
+            termination_grace_period_seconds: Some(grace),
+            service_account_name: Some(names::SERVICE_ACCOUNT.to_owned()),
+            automount_service_account_token: Some(false),
+            enable_service_links: Some(false),
+            security_context: Some(PodSecurityContext {
+                run_as_non_root: Some(true),
+                run_as_user: Some(USER),
+                run_as_group: Some(USER),
+                fs_group: Some(USER),
+                seccomp_profile: Some(SeccompProfile {
+                    type_: "RuntimeDefault".to_owned(),
+                    ..SeccompProfile::default()
+                }),
+                ..PodSecurityContext::default()
+            }),
+            topology_spread_constraints: spread.then(|| vec![over_nodes(component)]),
+            image_pull_secrets: some(
+                settings
+                    .image_pull_secrets
+                    .iter()
+                    .map(|name| LocalObjectReference { name: name.clone() })
+                    .collect(),
+            ),
+            node_selector: Some(settings.pods.node_selector.clone()).filter(|labels| !labels.is_empty()),
+            tolerations: some(settings.pods.tolerations.clone()),
+            priority_class_name: settings.pods.priority_class_name.clone(),
+            ..PodSpec::default()
+        }),
+    }
+}
+
+/// What a pod reads when it starts. A change of it is a change of the template, and so starts new pods.
+fn started_with(surroundings: &Surroundings<'_>, settings: &Settings) -> Vec<(String, String)> {
+    let environment = environment(settings, surroundings.namespace);
+    let parts: Vec<&str> =
+        environment.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]).collect();
+    let secret = surroundings.store_secret.map(|revision| (meta::STORE_SECRET, names::digest(&[revision])));
+    [(meta::SETTINGS, names::digest(&parts))]
+        .into_iter()
+        .chain(secret)
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
+}
+
+/// The Secret comes last: what it says of the bucket is of this namespace alone, and wins.
+fn env_from(settings: &Settings) -> Vec<EnvFromSource> {
+    vec![
+        EnvFromSource {
+            config_map_ref: Some(ConfigMapEnvSource { name: names::SETTINGS.to_owned(), optional: None }),
+            ..EnvFromSource::default()
+        },
+        EnvFromSource {
+            secret_ref: Some(SecretEnvSource { name: settings.store.secret.clone(), optional: None }),
+            ..EnvFromSource::default()
+        },
+    ]
+}
+
+fn variables(more: Vec<(&'static str, String)>) -> Vec<EnvVar> {
+    [("HOME", DATA.to_owned()), ("LAKEHOUSE_CACHE", DATA.to_owned())]
+        .into_iter()
+        .chain(more)
+        .map(|(name, value)| EnvVar { name: name.to_owned(), value: Some(value), ..EnvVar::default() })
+        .collect()
+}
+
+fn restricted() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        read_only_root_filesystem: Some(true),
+        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+        ..SecurityContext::default()
+    }
+}
+
+fn probes(life: Life) -> Container {
+    if life == Life::Job {
+        return Container::default();
+    }
+    let probe = |path: &str, period: i32, failures: i32| {
+        Some(Probe {
+            http_get: Some(HTTPGetAction {
+                path: Some(path.to_owned()),
+                port: IntOrString::String("http".to_owned()),
+                scheme: Some("HTTP".to_owned()),
+                ..HTTPGetAction::default()
+            }),
+            period_seconds: Some(period),
+            timeout_seconds: Some(5),
+            failure_threshold: Some(failures),
+            ..Probe::default()
+        })
+    };
+    Container {
+        // Looked at every second, so that a pod serves as soon as it can; five minutes are for a bucket that is away.
+        startup_probe: probe("/readyz", 1, 300),
+        readiness_probe: probe("/readyz", 3, 2),
+        liveness_probe: probe("/livez", 10, 6),
+        ..Container::default()
+    }
+}
+
+fn over_nodes(component: Component) -> TopologySpreadConstraint {
+    TopologySpreadConstraint {
+        max_skew: 1,
+        topology_key: "kubernetes.io/hostname".to_owned(),
+        when_unsatisfiable: "ScheduleAnyway".to_owned(),
+        label_selector: Some(LabelSelector {
+            match_labels: Some(meta::selector(component)),
+            ..LabelSelector::default()
+        }),
+        ..TopologySpreadConstraint::default()
+    }
+}
+
+fn empty(name: &str, size: Quantity) -> Volume {
+    Volume {
+        name: name.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource { size_limit: Some(size), medium: None }),
+        ..Volume::default()
+    }
+}
+
+/// A volume with the entries of a Secret. Without the Secret, its pod does not start.
+pub(super) fn secret(name: &str, secret: &str) -> Volume {
+    Volume {
+        name: name.to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(secret.to_owned()),
+            default_mode: Some(READABLE),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
+}
+
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    Some(list).filter(|list| !list.is_empty())
+}
