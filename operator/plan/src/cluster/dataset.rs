@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use k8s_openapi::api::{
     batch::v1::Job,
-    core::v1::{ConfigMap, Event, Pod},
+    core::v1::{Event, Pod},
 };
 use lakehouse_contract::{DatasetManifest, dataset::hex, ingest::Progress};
 use lakehouse_crds::dataset::LastIngest;
@@ -65,11 +65,9 @@ pub enum Entry<'a> {
     Digest(&'a str),
 }
 
-/// Names the content of a ConfigMap's entry; `None` when there is no such entry.
-pub fn entry_digest(config_map: &ConfigMap, key: &str) -> Option<String> {
-    let text = config_map.data.as_ref().and_then(|data| data.get(key)).map(String::as_bytes);
-    let content = text.or_else(|| Some(config_map.binary_data.as_ref()?.get(key)?.0.as_slice()));
-    content.map(|content| hex(&Sha256::digest(content)))
+/// Names the content of a ConfigMap's entry.
+pub fn entry_digest(content: &[u8]) -> String {
+    hex(&Sha256::digest(content))
 }
 
 /// What the catalogue says of a dataset.

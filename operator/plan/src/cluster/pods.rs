@@ -13,26 +13,32 @@ use lakehouse_contract::job::Summary;
 use crate::{Reason, status::Failure};
 pub(super) use words::last_words;
 
-/// What a user can change of a component's pods, in the words of the place where it is changed.
+/// What a user can change of a component's pods, each with the place where it is changed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Knobs {
-    /// Before `limits` and `requests`.
-    pub(super) resources: &'static str,
+    pub(super) memory: &'static str,
+    pub(super) requests: &'static str,
     pub(super) disk: &'static str,
 }
 
-pub(super) const INGEST: Knobs =
-    Knobs { resources: "`spec.ingest.resources`", disk: "`ingest.spoolSize` of the operator's settings" };
+pub(super) const INGEST: Knobs = Knobs {
+    memory: "`spec.ingest.resources.limits.memory`",
+    requests: "`spec.ingest.resources.requests`",
+    disk: "`ingest.spoolSize` of the operator's settings",
+};
 pub(super) const PURGE: Knobs = Knobs {
-    resources: "`ingest.resources` of the operator's settings",
+    memory: "`ingest.resources.limits.memory` of the operator's settings",
+    requests: "`ingest.resources.requests` of the operator's settings",
     disk: "`ingest.spoolSize` of the operator's settings",
 };
 pub(super) const GATEWAY: Knobs = Knobs {
-    resources: "`gateway.resources` of the operator's settings",
+    memory: "`gateway.resources.limits.memory` of the operator's settings",
+    requests: "`gateway.resources.requests` of the operator's settings",
     disk: "`ingest.spoolSize` of the operator's settings",
 };
 pub(super) const QUERY: Knobs = Knobs {
-    resources: "`query.resources` of the operator's settings",
+    memory: "`query.resources.limits.memory` of the operator's settings",
+    requests: "`query.resources.requests` of the operator's settings",
     disk: "`query.cacheSize` of the operator's settings",
 };
 
@@ -123,7 +129,7 @@ fn failure_of_start(pod: &Pod, events: &[Event], knobs: Knobs) -> Option<Failure
         && condition.reason.as_deref() == Some("Unschedulable")
     {
         let why = words::sentence(condition.message.as_deref().unwrap_or("no node can run it"));
-        let help = format!("Lower the requests in {}, or give the cluster more room.", knobs.resources);
+        let help = format!("Lower {}, or give the cluster more room.", knobs.requests);
         return Some(Failure::new(
             Reason::Unschedulable,
             format!("Pod `{name}` finds no node: {why} {help}"),
@@ -236,8 +242,8 @@ fn out_of_memory(pod: &Pod, name: &str, knobs: Knobs) -> Failure {
     Failure::new(
         Reason::OutOfMemory,
         format!(
-            "Pod `{name}` was killed, because it needed more memory than its limit{limit}. Raise `limits.memory` in {}.",
-            knobs.resources
+            "Pod `{name}` was killed, because it needed more memory than its limit{limit}. Raise {}.",
+            knobs.memory
         ),
     )
 }
