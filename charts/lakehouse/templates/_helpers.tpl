@@ -79,6 +79,14 @@ seccompProfile:
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
+# What the kubelet and the Job controller say in Events alone.
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
+# Whether a namespace is being deleted, so that no purge can run in it any more.
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [get]
 # Whether those that a resource names exist; the token of a namespace is made once.
 - apiGroups: [""]
   resources: [secrets]
