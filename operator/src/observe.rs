@@ -97,7 +97,9 @@ impl Reader {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
         let map = api.get_opt(name).await.map_err(Error::of(format!("ConfigMap `{name}`")))?;
         let Some(map) = map else { return Ok(Found::NoConfigMap) };
-        let digest = entry_digest(&map, key);
+        let text = map.data.as_ref().and_then(|data| data.get(key)).map(String::as_bytes);
+        let binary = map.binary_data.as_ref().and_then(|data| data.get(key)).map(|data| &*data.0);
+        let digest = text.or(binary).map(entry_digest);
         // What was read may be newer than what was seen; then the event of that reads it once more.
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.insert(place, (state, digest.clone()));
