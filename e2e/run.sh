@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The stories, on a real Kubernetes: on that of KUBECONFIG when it is set, else on a cluster of our own (root on Linux).
 #   run.sh up             a cluster with MinIO and Lakehouse on it; it stays until `run.sh down`
-#   run.sh test [ARGS…]   the stories on such a cluster, which is ended behind them; ARGS go to `cargo test`
+#   run.sh test [ARGS…]   the stories on such a cluster, which is ended behind them; ARGS are names of stories, all without any
 #   run.sh down
 # A cluster of yours pulls the images LAKEHOUSE_E2E_IMAGE, LAKEHOUSE_E2E_MINIO_IMAGE and LAKEHOUSE_E2E_FILES_IMAGE.
 set -euo pipefail
@@ -16,6 +16,9 @@ export LAKEHOUSE_E2E_IMAGE=${LAKEHOUSE_E2E_IMAGE:-lakehouse:$version-dev}
 export LAKEHOUSE_E2E_MINIO_IMAGE=${LAKEHOUSE_E2E_MINIO_IMAGE:-minio:e2e}
 export LAKEHOUSE_E2E_FILES_IMAGE=${LAKEHOUSE_E2E_FILES_IMAGE:-localhost/files:1}
 export LAKEHOUSE_E2E_CHARTS=$root/charts
+export LAKEHOUSE_E2E_VALUES=$here/values.yaml
+# The keys of cluster/minio.yaml.
+export LAKEHOUSE_E2E_ACCESS_KEY=lakehouse-test LAKEHOUSE_E2E_SECRET_KEY=a-secret-of-the-tests-only
 ours=${KUBECONFIG:+no}
 
 # A command that sees the cluster, its Services by name when it is ours.
@@ -73,12 +76,15 @@ case $command in
     echo "  export LAKEHOUSE_CLUSTER=$LAKEHOUSE_CLUSTER"
     echo "  $cluster run bash        # kubectl, helm and http://lakehouse.NAMESPACE.svc:3110 are there"
     echo "  $cluster down"
-    echo "The keys of the bucket: AWS_ACCESS_KEY_ID=lakehouse-test AWS_SECRET_ACCESS_KEY=a-secret-of-the-tests-only"
+    echo "The keys of the bucket: AWS_ACCESS_KEY_ID=$LAKEHOUSE_E2E_ACCESS_KEY AWS_SECRET_ACCESS_KEY=$LAKEHOUSE_E2E_SECRET_KEY"
     ;;
   test)
     trap down EXIT
     up
-    (cd "$root" && on cargo test --quiet --offline --package lakehouse-e2e "$@")
+    cd "$root"
+    # `operators` comes last: its stories remove the operator that the others share.
+    on cargo test --quiet --offline --package lakehouse-e2e --test datasets --test faults --test operators --no-fail-fast -- \
+      --test-threads "${LAKEHOUSE_E2E_THREADS:-4}" "$@"
     ;;
   down) down ;;
   *) sed -n '2,/^set -/{/^set -/d; s/^# \{0,1\}//; p}' "$0"; exit 2 ;;

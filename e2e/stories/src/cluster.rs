@@ -1,6 +1,6 @@
 //! What `e2e/run.sh` says of the cluster, by environment variables.
 
-use std::{env, process::Stdio, sync::OnceLock, time::Duration};
+use std::{env, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Service;
@@ -14,7 +14,13 @@ pub fn image() -> String {
 
 /// The tag of that image.
 pub fn image_tag() -> String {
-    image().rsplit_once(':').map(|(_, tag)| tag.to_owned()).expect("the image is written as NAME:TAG")
+    image_parts().1
+}
+
+fn image_parts() -> (String, String) {
+    let image = image();
+    let (repository, tag) = image.rsplit_once(':').expect("the image is written as NAME:TAG");
+    (repository.to_owned(), tag.to_owned())
 }
 
 /// The credentials of the cluster's MinIO, as a namespace's Secret holds them.

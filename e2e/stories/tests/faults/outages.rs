@@ -1,5 +1,4 @@
 //! Pods, objects and the bucket go away under a Dataset that is in use.
-#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 use std::{fmt::Write, time::Duration};
 

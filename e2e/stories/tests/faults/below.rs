@@ -1,5 +1,4 @@
 //! What goes wrong below a Dataset: each fault shows its reason and real message, and heals when its cause goes.
-#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 use std::fmt::Write;
 
