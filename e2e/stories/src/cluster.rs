@@ -96,13 +96,9 @@ impl Helm {
 
     /// Any other command; what it prints.
     pub async fn run(&self, arguments: &[&str]) -> Result<String> {
-        static PROGRAM: OnceLock<Vec<String>> = OnceLock::new();
-        let program = PROGRAM
-            .get_or_init(|| variable("LAKEHOUSE_E2E_HELM").split_whitespace().map(Into::into).collect());
-        let (first, rest) = program.split_first().context("LAKEHOUSE_E2E_HELM is empty")?;
-        let mut command = Command::new(first);
-        command.args(rest).args(["--namespace", &self.namespace]).args(arguments).stdin(Stdio::null());
-        let output = command.output().await.with_context(|| first.clone())?;
+        let mut command = Command::new("helm");
+        command.args(["--namespace", &self.namespace]).args(arguments).stdin(Stdio::null());
+        let output = command.output().await.context("helm")?;
         let text =
             [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
         ensure!(output.status.success(), "helm {}: {text}", arguments.join(" "));
