@@ -270,6 +270,3 @@ pub(super) fn refused(events: &[Event]) -> Option<Failure> {
     let message = words::sentence(event.message.as_deref()?);
     Some(Failure::new(Reason::ObjectRefused, format!("The API server refuses the pod: {message}")))
 }
-
-#[cfg(test)]
-mod tests;

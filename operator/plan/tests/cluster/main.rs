@@ -1,0 +1,11 @@
+//! What planning for a cluster promises: safe objects, one Job for equal inputs, and words that help.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+mod deletion;
+mod objects;
+mod restricted;
+mod runs;
+mod serving;
+mod told;
+mod walks;
+mod world;

@@ -1,0 +1,541 @@
+//! Which Job runs, when the next one does, and what is told meanwhile.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Event;
+use kube::ResourceExt;
+use lakehouse_plan::{
+    Reason,
+    cluster::{
+        Kind, ObjectName, Settings,
+        dataset::{Plan, Rollback, Run},
+    },
+    status::{Failure, SourceFacts},
+};
+use serde_json::json;
+
+use crate::world::{End, World, container, finish, manifest, running, with_status};
+
+#[test]
+fn a_new_dataset_gets_a_job_and_its_config_map() {
+    let mut world = World::of_config_map();
+    let plan = world.visit();
+    let kinds: Vec<Kind> = plan.children.iter().map(lakehouse_plan::cluster::Child::kind).collect();
+    assert_eq!(kinds, [Kind::ConfigMap, Kind::Job], "a pod reads its ConfigMap when it starts");
+    assert_eq!(plan.children[0].name(), plan.children[1].name());
+    assert!(plan.children[0].name().starts_with("sales-ingest-"), "{}", plan.children[0].name());
+    assert!(matches!(&plan.run, Run::Waiting(sentence) if sentence.contains("is being made")));
+    assert_eq!(plan.source, SourceFacts::Unknown);
+    // Before the Job is seen, the same Job is planned.
+    world.jobs.clear();
+    assert_eq!(world.plan().children, plan.children);
+}
+
+#[test]
+fn a_job_is_followed_from_its_pod_to_its_end() {
+    let mut world = World::of_config_map();
+    world.visit();
+    assert_eq!(
+        waits(&world.plan()),
+        format!("The pod of the Job `{}` is being made.", world.only_job().name_any())
+    );
+    world.tick(End::Done);
+    assert!(waits(&world.plan()).ends_with("is being started."));
+    world.tick(End::Done);
+    let plan = world.visit();
+    assert_eq!((plan.run, plan.progress_of.as_deref()), (Run::Running, Some("10.0.0.7")));
+    world.tick(End::Done);
+    let plan = world.visit();
+    assert_eq!((&plan.run, &plan.source, plan.next_visit), (&Run::Idle, &SourceFacts::Found, None));
+    let last = plan.last_ingest.unwrap();
+    assert_eq!(last.message.as_deref(), Some("Version 1 was published with 10 rows."));
+    assert_eq!(last.duration.as_deref(), Some("1.5s"));
+    assert_eq!(last.job, Some(world.only_job().name_any()));
+    assert!(plan.children.is_empty() && plan.delete.is_empty());
+}
+
+#[test]
+fn what_was_told_of_an_ingest_is_not_forgotten_with_its_pod() {
+    let mut world = ready();
+    world.pods.clear();
+    let plan = world.plan();
+    assert_eq!((plan.run, plan.last_ingest, plan.source), (Run::Idle, None, SourceFacts::Found));
+}
+
+#[test]
+fn other_inputs_stop_a_job_and_wait_until_its_pod_is_gone() {
+    let mut world = World::of_config_map();
+    world.visit();
+    world.tick(End::Done);
+    world.tick(End::Done);
+    let old = world.only_job().name_any();
+    world.entry = Some("d2".to_owned());
+    let plan = world.visit();
+    assert_eq!(plan.delete[0], ObjectName::new(Kind::Job, &old));
+    assert!(plan.children.is_empty());
+    assert_eq!(waits(&plan), format!("The Job `{old}`, which nobody asks for any more, is being stopped."));
+    assert!(world.visit().children.is_empty(), "its pod still works");
+    world.tick(End::Done);
+    world.tick(End::Done);
+    let plan = world.visit();
+    assert_ne!(plan.children[1].name(), old);
+}
+
+#[test]
+fn every_word_that_decides_the_rows_makes_another_job_and_no_other_word_does() {
+    let base = ready();
+    let name = |change: &dyn Fn(&mut World)| {
+        let mut world = base.clone();
+        change(&mut world);
+        world.plan().children.get(1).map(lakehouse_plan::cluster::Child::name)
+    };
+    for change in [
+        (&|world: &mut World| world.refresh = Some("1".into())) as &dyn Fn(&mut World),
+        &|world| world.entry = Some("d2".into()),
+        &|world| world.spec["columns"] = json!([{"name": "a", "type": "string"}]),
+        &|world| world.spec["source"] = json!({"http": {"url": "http://h/prices.csv"}}),
+    ] {
+        assert!(name(change).is_some());
+    }
+    for change in [
+        (&|_: &mut World| {}) as &dyn Fn(&mut World),
+        &|world| world.spec["keepVersions"] = json!(9),
+        &|world| world.spec["ingest"] = json!({"resources": {"limits": {"memory": "9Gi"}}}),
+        &|world| world.spec["deletionPolicy"] = json!("Delete"),
+        &|world| world.spec["schedule"] = json!("@yearly"),
+        &|world| world.settings = another_image(),
+        &|world| world.secrets = [("lakehouse-store".to_owned(), "rotated/7".to_owned())].into(),
+        &|world| world.secrets.clear(),
+        &|world| world.pass(1_000_000),
+    ] {
+        assert_eq!(name(change), None);
+    }
+}
+
+#[test]
+fn going_back_to_earlier_inputs_reads_them_anew() {
+    let mut world = ready();
+    let first = world.only_job().name_any();
+    world.entry = Some("d2".to_owned());
+    world.visit();
+    world.run_to_its_end(End::Done);
+    world.visit();
+    world.entry = Some("d1".to_owned());
+    let plan = world.visit();
+    assert_ne!(plan.children[1].name(), first);
+    world.run_to_its_end(End::Done);
+    assert_eq!(world.visit().run, Run::Idle);
+    assert_eq!(world.done.len(), 3);
+}
+
+#[test]
+fn a_failure_that_may_pass_is_tried_again_after_longer_and_longer_waits() {
+    let mut world = World::of_config_map();
+    world.visit();
+    let mut waits = Vec::new();
+    for _ in 0..4 {
+        world.run_to_its_end(End::Failed("SourceMissing"));
+        let plan = world.visit();
+        assert_eq!(failure(&plan), Failure::new(Reason::SourceMissing, "the real error of SourceMissing"));
+        assert_eq!(plan.source, SourceFacts::Failed(failure(&plan)));
+        let next = plan.next_visit.unwrap();
+        waits.push(next.duration_since(world.now).as_secs());
+        world.now = next;
+        let plan = world.visit();
+        assert_eq!(plan.children.len(), 2);
+        assert_eq!(failure(&plan).reason, Reason::SourceMissing, "that it is tried again is no news");
+        assert_eq!(failure(&world.plan()).reason, Reason::SourceMissing);
+    }
+    assert_eq!(waits, [5, 10, 20, 40]);
+    world.run_to_its_end(End::Done);
+    assert_eq!(world.visit().run, Run::Idle);
+}
+
+#[test]
+fn what_somebody_must_mend_is_looked_at_more_seldom() {
+    let mut world = World::of_config_map();
+    world.visit();
+    world.run_to_its_end(End::Failed("InvalidData"));
+    let plan = world.visit();
+    assert_eq!((failure(&plan).reason, &plan.source), (Reason::InvalidData, &SourceFacts::Found));
+    assert_eq!(plan.next_visit, Some(later(&world, 30)));
+    assert_eq!(plan.last_ingest.unwrap().message.as_deref(), Some("the real error of InvalidData"));
+    // An edit is followed at once.
+    world.entry = Some("d2".to_owned());
+    assert_eq!(world.plan().children.len(), 2);
+}
+
+#[test]
+fn what_only_the_spec_can_mend_waits_for_it_or_for_another_image() {
+    let mut world = World::of_config_map();
+    world.spec["schedule"] = json!("*/5 * * * *");
+    world.visit();
+    world.run_to_its_end(End::Failed("NotSupported"));
+    world.pass(1_000_000);
+    let plan = world.visit();
+    assert_eq!((failure(&plan).reason, plan.next_visit), (Reason::NotSupported, None));
+    assert!(plan.children.is_empty());
+    world.settings = another_image();
+    assert_eq!(world.plan().children.len(), 2);
+}
+
+#[test]
+fn more_memory_is_tried_soon_however_long_the_wait_was() {
+    let mut world = World::of_config_map();
+    world.visit();
+    world.run_to_its_end(End::OutOfMemory);
+    let plan = world.visit();
+    assert_eq!(failure(&plan).reason, Reason::OutOfMemory);
+    assert_eq!(plan.next_visit, Some(later(&world, 30)));
+    world.spec["ingest"] = json!({"resources": {"limits": {"memory": "4Gi"}}});
+    assert_eq!(world.plan().next_visit, Some(later(&world, 5)));
+    world.pass(5);
+    let plan = world.visit();
+    assert_eq!(plan.children.len(), 2);
+}
+
+#[test]
+fn pods_that_cannot_start_are_replaced_once_they_would_be_others() {
+    let mut world = World::of_config_map();
+    world.visit();
+    world.tick(End::Done);
+    let state = json!({"waiting": {"reason": "ErrImagePull", "message": "not found"}});
+    let pod =
+        with_status(&world.pods[0], json!({"phase": "Pending", "containerStatuses": [container(&state)]}));
+    world.replace(pod);
+    let plan = world.visit();
+    assert_eq!(failure(&plan).reason, Reason::ImagePullFailed);
+    assert!(plan.delete.is_empty() && plan.children.is_empty(), "the kubelet tries again by itself");
+    world.settings = another_image();
+    let plan = world.visit();
+    assert_eq!(plan.delete[0], ObjectName::new(Kind::Job, world.only_job().name_any()));
+    world.tick(End::Done);
+    world.tick(End::Done);
+    assert_eq!(world.visit().children.len(), 2);
+    // A pod that works is left alone.
+    let mut world = World::of_config_map();
+    world.visit();
+    world.tick(End::Done);
+    world.tick(End::Done);
+    world.settings = another_image();
+    assert!(world.visit().delete.is_empty());
+}
+
+#[test]
+fn a_failed_pod_tells_while_its_job_still_tries() {
+    let mut world = World::of_config_map();
+    world.visit();
+    for _ in 0..3 {
+        world.tick(End::Failed("SourceUnreachable"));
+    }
+    assert_eq!(failure(&world.plan()).reason, Reason::SourceUnreachable);
+    world.tick(End::Failed("SourceUnreachable"));
+    assert_eq!(failure(&world.plan()).reason, Reason::SourceUnreachable, "the next pod is being started");
+    world.tick(End::Done);
+    assert_eq!(world.plan().run, Run::Running);
+}
+
+#[test]
+fn a_schedule_fires_once_for_each_time_and_missed_times_count_as_one() {
+    let mut world = ready();
+    world.spec["schedule"] = json!("*/10 * * * *");
+    assert_eq!(world.plan().next_visit, Some(time("2026-11-20T12:10:00Z")));
+    world.now = time("2026-11-20T12:10:00Z");
+    let plan = world.visit();
+    assert_eq!(slot(&plan), "2026-11-20T12:10:00Z");
+    assert_eq!(plan.source, SourceFacts::Found);
+    world.run_to_its_end(End::Done);
+    assert!(world.visit().children.is_empty());
+    // Nobody was there for three hours.
+    world.now = time("2026-11-20T15:15:00Z");
+    assert_eq!(slot(&world.visit()), "2026-11-20T12:20:00Z");
+    world.run_to_its_end(End::Done);
+    let plan = world.visit();
+    assert_eq!((plan.children.len(), plan.next_visit), (0, Some(time("2026-11-20T15:20:00Z"))));
+}
+
+#[test]
+fn a_clock_that_is_behind_fires_no_time_twice() {
+    let mut world = ready();
+    world.spec["schedule"] = json!("*/10 * * * *");
+    world.now = time("2026-11-20T12:10:00Z");
+    let plan = world.plan();
+    world.now = time("2026-11-20T12:09:57Z"); // the API server's
+    world.apply(&plan);
+    world.run_to_its_end(End::Done);
+    world.now = time("2026-11-20T12:10:05Z");
+    let plan = world.visit();
+    assert_eq!((plan.children.len(), plan.next_visit), (0, Some(time("2026-11-20T12:20:00Z"))));
+}
+
+#[test]
+fn a_suspended_dataset_stops_without_forgetting() {
+    let mut world = World::of_config_map();
+    world.spec["suspend"] = json!(true);
+    assert!(world.visit().children.is_empty());
+    world.spec["suspend"] = json!(false);
+    world.visit();
+    let job = world.only_job().name_any();
+    world.spec["suspend"] = json!(true);
+    assert_eq!(world.visit().suspend, Some((job.clone(), true)));
+    assert_eq!(world.visit().suspend, None);
+    world.tick(End::Done);
+    assert!(world.pods.is_empty());
+    world.spec["suspend"] = json!(false);
+    assert_eq!(world.visit().suspend, Some((job, false)));
+    world.run_to_its_end(End::Done);
+    assert_eq!((world.visit().run, world.jobs.len()), (Run::Idle, 1));
+}
+
+#[test]
+fn a_pin_stops_reading_and_serves_the_named_version() {
+    let mut world = ready();
+    world.manifest = Some(manifest(3));
+    world.entry = Some("d2".to_owned());
+    world.visit();
+    world.spec["version"] = json!(2);
+    let plan = world.visit();
+    assert_eq!(plan.rollback, Some(Rollback { version: 2, pinned: true }));
+    assert_eq!(plan.delete[0].kind, Kind::Job);
+    world.tick(End::Done);
+    let plan = world.visit();
+    assert_eq!((plan.rollback, plan.children.len(), &plan.run), (None, 0, &Run::Idle));
+    world.spec.as_object_mut().unwrap().remove("version");
+    let plan = world.visit();
+    assert_eq!(plan.rollback, Some(Rollback { version: 3, pinned: false }));
+    assert_eq!(plan.children.len(), 2, "the source had changed meanwhile");
+}
+
+#[test]
+fn a_pin_before_the_first_version_says_what_to_do() {
+    let mut world = World::of_config_map();
+    world.spec["version"] = json!(2);
+    let failure = failure(&world.visit());
+    assert_eq!(failure.reason, Reason::NotPublished);
+    assert!(failure.message.contains("remove it"), "{}", failure.message);
+}
+
+#[test]
+fn an_upload_runs_no_job() {
+    let mut world = World::new(json!({"source": {"upload": {}}}));
+    let plan = world.visit();
+    assert_eq!((plan.run, plan.source), (Run::Idle, SourceFacts::WaitingForUpload));
+    assert!(plan.children.is_empty());
+    world.manifest = Some(manifest(1));
+    assert_eq!(world.plan().source, SourceFacts::Found);
+}
+
+#[test]
+fn no_job_is_made_before_the_secrets_that_it_needs() {
+    let spec = json!({"source": {"http": {"url": "https://h/a.csv", "headersSecretRef": {"name": "key"}}}});
+    let mut world = World::new(spec);
+    let store = world.secrets.clone();
+    world.secrets.clear();
+    let plan = world.visit();
+    assert_eq!(
+        failure(&plan),
+        Failure::new(
+            Reason::SecretMissing,
+            "The Secret `lakehouse-store` with the bucket's credentials is not in the namespace `team`. Create it with the \
+             entries `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`."
+        )
+    );
+    assert!(plan.children.is_empty());
+    world.secrets = store;
+    let plan = world.visit();
+    assert_eq!(
+        failure(&plan).message,
+        "The Secret `key`, which `spec.source.http.headersSecretRef` names, is not in the namespace `team`. Create it."
+    );
+    assert_eq!(plan.source, SourceFacts::Failed(failure(&plan)));
+    world.secrets.insert("key".to_owned(), "key/1".to_owned());
+    assert_eq!(world.visit().children.len(), 2);
+    // Taken away before the pod has started.
+    world.secrets.remove("key");
+    assert_eq!(failure(&world.visit()).reason, Reason::SecretMissing);
+}
+
+#[test]
+fn a_wrong_secret_is_tried_anew_when_it_is_another() {
+    let spec = json!({"source": {"http": {"url": "https://h/a.csv", "headersSecretRef": {"name": "key"}}}});
+    let mut world = World::new(spec);
+    world.secrets.insert("key".to_owned(), "key/1".to_owned());
+    world.visit();
+    world.run_to_its_end(End::Failed("SourceDenied"));
+    assert_eq!(world.visit().next_visit, Some(later(&world, 30)));
+    world.secrets.insert("key".to_owned(), "key/2".to_owned());
+    assert_eq!(world.visit().next_visit, Some(later(&world, 5)));
+    world.pass(5);
+    assert_eq!(world.visit().children.len(), 2);
+}
+
+#[test]
+fn a_missing_config_map_is_told_and_what_is_there_stays() {
+    let mut world = ready();
+    world.entry = None;
+    let plan = world.visit();
+    assert_eq!(
+        failure(&plan),
+        Failure::new(
+            Reason::SourceMissing,
+            "The ConfigMap `prices`, which `spec.source.configMap` names, is not in the namespace `team`."
+        )
+    );
+    assert!(plan.delete.is_empty());
+    world.entry = Some("d1".to_owned());
+    let plan = world.visit();
+    assert_eq!((plan.run, plan.children.len()), (Run::Idle, 0));
+}
+
+#[test]
+fn a_source_that_is_not_built_yet_is_told_without_a_job() {
+    let world = World::new(json!({"source": {"s3": {"bucket": "data", "prefix": "a/"}}, "format": "CSV"}));
+    let plan = world.plan();
+    assert_eq!(failure(&plan).reason, Reason::NotSupported);
+    assert!(plan.children.is_empty());
+}
+
+#[test]
+fn the_last_job_and_the_last_good_one_stay() {
+    let mut world = ready();
+    let good = world.only_job().name_any();
+    for digest in ["d2", "d3", "d4"] {
+        world.entry = Some(digest.to_owned());
+        world.visit();
+        world.run_to_its_end(End::Failed("InvalidData"));
+        world.visit();
+        world.run_to_its_end(End::Done);
+    }
+    world.visit();
+    assert_eq!(world.jobs.len(), 2);
+    assert!(world.job(&good).is_some());
+    assert_eq!(world.config_maps.len(), 2, "a ConfigMap goes with its Job");
+}
+
+#[test]
+fn a_config_map_that_somebody_deleted_is_made_again_for_a_job_that_needs_it() {
+    let mut world = World::of_config_map();
+    let made = world.visit().children;
+    world.config_maps.clear();
+    let plan = world.visit();
+    assert_eq!(plan.children, made[..1]);
+    world.run_to_its_end(End::Done);
+    world.config_maps.clear();
+    assert!(world.visit().children.is_empty());
+}
+
+#[test]
+fn a_job_whose_pod_is_refused_tells_the_api_servers_words() {
+    let mut world = World::of_config_map();
+    world.visit();
+    world.pass(1);
+    let plan = world.visit();
+    assert_eq!((plan.events_of, plan.next_visit), (None, Some(later(&world, 2))), "it may be on its way");
+    world.pass(2);
+    let events_of = world.visit().events_of.unwrap();
+    assert_eq!((events_of.kind, events_of.name), ("Job", world.only_job().name_any()));
+    let message = "Error creating: pods \"a-\" is forbidden: exceeded quota: small, requested: pods=1, used: pods=1, limited: pods=1";
+    world.events = vec![event("FailedCreate", message)];
+    let plan = world.visit();
+    assert_eq!(
+        failure(&plan),
+        Failure::new(Reason::ObjectRefused, format!("The API server refuses the pod: {message}."))
+    );
+    assert!(plan.next_visit.is_some(), "nobody tells when the quota is raised");
+}
+
+#[test]
+fn a_volume_that_cannot_be_mounted_is_told_by_the_kubelets_event() {
+    let mut world = World::of_config_map();
+    world.visit();
+    world.tick(End::Done);
+    world.pass(10);
+    let events_of = world.visit().events_of.unwrap();
+    assert_eq!((events_of.kind, events_of.name), ("Pod", world.pods[0].name_any()));
+    let message = "MountVolume.SetUp failed for volume \"source\" : configmap \"prices\" not found";
+    world.events = vec![event("Scheduled", "to node"), event("FailedMount", message)];
+    let failure = failure(&world.visit());
+    assert_eq!(failure.reason, Reason::PodFailed);
+    assert!(failure.message.ends_with(&format!("{message}.")), "{}", failure.message);
+}
+
+#[test]
+fn a_deadline_is_told_with_what_was_wrong_before() {
+    let mut world = World::of_config_map();
+    world.spec["ingest"] = json!({"activeDeadlineSeconds": 60});
+    world.visit();
+    for _ in 0..3 {
+        world.tick(End::Failed("SourceUnreachable"));
+    }
+    let job = world.only_job().name_any();
+    world.change(&job, |job, now| {
+        finish(job, now, "Failed", "DeadlineExceeded", "Job was active longer than specified deadline");
+    });
+    let failure = failure(&world.visit());
+    assert_eq!(failure.reason, Reason::DeadlineExceeded);
+    assert!(failure.message.contains("after 60 seconds"), "{}", failure.message);
+    assert!(failure.message.contains("Before that: the real error"), "{}", failure.message);
+}
+
+#[test]
+fn jobs_of_an_earlier_dataset_of_the_name_are_not_this_ones() {
+    let mut world = ready();
+    let job = world.only_job().name_any();
+    world.change(&job, |job, _| {
+        job.annotations_mut().insert("lakehouse.dev/uid".to_owned(), "another".to_owned());
+    });
+    assert_eq!(world.plan().children.len(), 2);
+}
+
+#[test]
+fn a_pod_that_makes_room_says_so_until_another_takes_its_place() {
+    let mut world = World::of_config_map();
+    world.visit();
+    world.tick(End::Done);
+    let mut pod = running(&world.pods[0]);
+    pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now));
+    world.replace(pod);
+    assert!(waits(&world.plan()).ends_with("is being stopped; another takes its place."));
+}
+
+/// A world whose Dataset is read.
+fn ready() -> World {
+    let mut world = World::of_config_map();
+    world.visit();
+    world.run_to_its_end(End::Done);
+    assert_eq!(world.visit().run, Run::Idle);
+    world
+}
+
+fn another_image() -> Settings {
+    Settings { image: "lakehouse:0.2.0".to_owned(), ..crate::world::settings() }
+}
+
+fn waits(plan: &Plan) -> String {
+    let Run::Waiting(sentence) = &plan.run else { panic!("{:?}", plan.run) };
+    sentence.clone()
+}
+
+fn failure(plan: &Plan) -> Failure {
+    let Run::Failed(failure) = &plan.run else { panic!("{:?}", plan.run) };
+    failure.clone()
+}
+
+fn slot(plan: &Plan) -> String {
+    plan.children[1].object().metadata.annotations.as_ref().unwrap()["lakehouse.dev/slot"].clone()
+}
+
+fn later(world: &World, seconds: i64) -> Timestamp {
+    world.now + jiff::SignedDuration::from_secs(seconds)
+}
+
+fn time(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn event(reason: &str, message: &str) -> Event {
+    serde_json::from_value(json!({
+        "metadata": {}, "involvedObject": {}, "reason": reason, "message": message,
+        "lastTimestamp": "2026-11-20T12:00:00Z", "type": "Warning",
+    }))
+    .unwrap()
+}
