@@ -5,7 +5,7 @@ set -eu
 
 version=v0.0.0-20260212201848-7aac2a2c5b7c
 parts=${XDG_CACHE_HOME:-$HOME/.cache}/lakehouse/parts
-home=$parts/minio-$version
+home=$parts/minio-$version-static
 minio=$home/minio
 
 if [ ! -x "$minio" ]; then
