@@ -2,10 +2,11 @@
 
 use std::{env, path::PathBuf, time::Duration};
 
+use axum::http::HeaderValue;
 use clap::Args;
 use lakehouse_http::{
     Auth, Settings,
-    auth::{ALLOW, TOKEN, TOKEN_FILE},
+    auth::{self, ALLOW, TOKEN, TOKEN_FILE},
 };
 
 /// Tokens never come as arguments: every process of the machine can read those.
@@ -30,10 +31,26 @@ pub(crate) struct Access {
 }
 
 impl Access {
+    /// How a shell says the token that clients must send; `None` where none is asked for.
+    pub(crate) fn credential(&self) -> Option<String> {
+        match &self.token_file {
+            _ if env::var_os(TOKEN).is_some() => Some(format!("${TOKEN}")),
+            Some(file) if file.is_dir() => Some("…".to_owned()),
+            Some(file) => Some(format!("$(head -n 1 {})", file.display())),
+            None => None,
+        }
+    }
+
+    /// What this process says to others of its kind, read anew at each call: tokens are rotated.
+    pub(crate) fn authorization(&self) -> impl Fn() -> Option<HeaderValue> + Send + Sync + use<> {
+        let (fixed, file) = (fixed(), self.token_file.clone());
+        move || auth::authorization(fixed.as_deref(), file.as_deref())
+    }
+
     /// How to serve, by these arguments and the environment.
     pub(crate) fn settings(&self) -> anyhow::Result<Settings> {
         let mut auth = Auth::none();
-        let fixed = env::var_os(TOKEN).map(|text| text.to_string_lossy().into_owned());
+        let fixed = fixed();
         if fixed.is_some() || self.token_file.is_some() {
             auth = auth.with_tokens(fixed.as_deref(), self.token_file.clone())?;
         }
@@ -42,4 +59,9 @@ impl Access {
         }
         Ok(Settings { auth, drain_notice: Duration::from_secs(self.drain_notice), ..Settings::default() })
     }
+}
+
+/// The tokens in the environment.
+fn fixed() -> Option<String> {
+    env::var_os(TOKEN).map(|text| text.to_string_lossy().into_owned())
 }

@@ -55,6 +55,14 @@ impl DataDir {
     }
 }
 
+/// The folder for what a pod's process can lose: `given`, or one below the home folder.
+pub(crate) fn cache(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+    match given {
+        Some(folder) => Ok(folder.to_owned()),
+        None => Ok(default_path().context("no home folder is known; name one with --cache")?.join("serve")),
+    }
+}
+
 /// `$XDG_DATA_HOME/lakehouse`, by default `~/.local/share/lakehouse` (XDG Base Directory Specification).
 pub(crate) fn default_path() -> Option<PathBuf> {
     let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());

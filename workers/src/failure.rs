@@ -26,7 +26,6 @@ pub(crate) fn of_ingest(error: &IngestError) -> Failure {
         IngestError::Read { .. } => Reason::SourceUnreachable,
         IngestError::Changed(_) | IngestError::Cancelled => Reason::Interrupted,
         IngestError::Spool { .. } => Reason::DiskFailed,
-        IngestError::Store(_) => Reason::StoreFailed,
         IngestError::Catalog(error) => return of_catalog(error),
         _ => Reason::Failed,
     };

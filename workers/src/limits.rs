@@ -6,7 +6,9 @@ use std::{path::Path, time::Duration};
 
 use bytesize::ByteSize;
 use clap::Args;
+use lakehouse_catalog::Catalog;
 use lakehouse_ingest::{Options, service as ingestd};
+use lakehouse_store::Store;
 
 /// Sizes are written as 64MiB or 2GiB.
 #[derive(Clone, Debug, Default, Args)]
@@ -30,6 +32,12 @@ pub(crate) struct Limits {
     /// Seconds that queries may be behind what other processes publish [default: 30]
     #[arg(long, env = "LAKEHOUSE_QUERY_REFRESH", value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     query_refresh: Option<u32>,
+    /// Disk for copies of what queries read from a bucket; what runs stays even beyond it [default: 20GiB]
+    #[arg(long, env = "LAKEHOUSE_QUERY_CACHE", value_name = "SIZE")]
+    query_cache: Option<ByteSize>,
+    /// Seconds that rows which no kept version names stay in the store; the same for all who share it [default: 86400]
+    #[arg(long, env = "LAKEHOUSE_COLLECT_GRACE", value_name = "SECONDS")]
+    collect_grace: Option<u64>,
     /// The largest file that is taken over HTTP [default: 256MiB]
     #[arg(long, env = "LAKEHOUSE_MAX_INGEST", value_name = "SIZE")]
     max_ingest: Option<ByteSize>,
@@ -51,8 +59,15 @@ impl Limits {
             &mut settings.max_result_bytes,
             self.query_max_result.map(|size| size.as_u64().try_into()).transpose()?,
         );
+        set(&mut settings.cache_limit, self.query_cache.map(|size| size.as_u64()));
         set(&mut settings.refresh_interval, self.query_refresh.map(seconds));
         Ok(settings)
+    }
+
+    /// The catalogue of a store.
+    pub(crate) fn catalog(&self, store: Store) -> Catalog {
+        let grace = self.collect_grace.map_or(lakehouse_catalog::GRACE, Duration::from_secs);
+        Catalog::new(store).with_grace(grace)
     }
 
     /// ingestd's.

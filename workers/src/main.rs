@@ -1,19 +1,24 @@
 //! `lakehouse`: every worker in one binary.
 //!
-//! `up` runs resources on this machine; `serve` runs roles as a pod does; the other commands talk to a running one.
+//! `up` runs resources on this machine; `serve` runs roles as a pod does, `job` the work of a Job's pod; the other commands talk to a running one.
 
 mod access;
 mod client;
 mod commands;
 mod data_dir;
 mod failure;
+mod job;
 mod limits;
 mod listen;
+mod notify;
+mod run;
 mod sample;
 mod serve;
 mod services;
+mod source;
 mod terminal;
 mod up;
+mod uploads;
 
 use std::{future::Future, io::IsTerminal, process::ExitCode};
 
@@ -35,7 +40,7 @@ Start with a file of yours, and ask it in another terminal:
 )]
 struct Cli {
     /// What is logged to standard error: error, warn, info, debug, trace, or a filter such as
-    /// `info,lakehouse_store=debug` [default: warn for `up`, info for `serve`]
+    /// `info,lakehouse_store=debug` [default: warn for `up`, info for `serve` and `job`]
     #[arg(long, env = "LAKEHOUSE_LOG", global = true, value_name = "FILTER", help_heading = "Log")]
     log: Option<String>,
     /// How the log is written
@@ -69,6 +74,7 @@ enum Command {
     Ingest(commands::ingest::Ingest),
     Sample(sample::Sample),
     Serve(serve::Serve),
+    Job(job::Job),
 }
 
 fn main() -> ExitCode {
@@ -78,17 +84,21 @@ fn main() -> ExitCode {
         eprintln!("lakehouse: a TLS provider was installed before this program's own");
         return ExitCode::FAILURE;
     }
-    let default_log = if matches!(command, Command::Serve(_)) { "info" } else { "warn" };
-    let ended = start_log(log.as_deref().unwrap_or(default_log), log_format).and_then(|()| match command {
-        Command::Up(up) => block_on(up.run()),
-        Command::Serve(serve) => block_on(serve.run()),
-        Command::Sql(sql) => sql.run(),
-        Command::Get(get) => get.run(),
-        Command::Ingest(ingest) => ingest.run(),
-        Command::Sample(sample) => sample.run(),
+    let default_log = if matches!(command, Command::Serve(_) | Command::Job(_)) { "info" } else { "warn" };
+    let ended = start_log(log.as_deref().unwrap_or(default_log), log_format).and_then(|()| {
+        let done = match command {
+            Command::Job(job) => return block_on(job.run()),
+            Command::Up(up) => block_on(up.run()),
+            Command::Serve(serve) => block_on(serve.run()),
+            Command::Sql(sql) => sql.run(),
+            Command::Get(get) => get.run(),
+            Command::Ingest(ingest) => ingest.run(),
+            Command::Sample(sample) => sample.run(),
+        };
+        done.map(|()| ExitCode::SUCCESS)
     });
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("lakehouse: {error:#}");
             ExitCode::FAILURE
@@ -106,8 +116,8 @@ fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     started.map_err(|error| anyhow::anyhow!("the log cannot be started: {error}"))
 }
 
-/// Runs a server to its end.
-fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+/// Runs a server or a Job to its end.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("the threads that serve requests cannot be started")?.block_on(work)
 }

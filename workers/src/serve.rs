@@ -1,13 +1,16 @@
 //! `lakehouse serve`: one role or several, as a pod runs them.
+//!
+//! The server answers probes from its first moment. A bucket that cannot be used yet is asked again and again, and `/readyz` says
+//! why; the process ends by itself only for a mistake that no waiting mends.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use axum::Router;
 use clap::Args;
 use lakehouse_contract::Role;
-use lakehouse_gateway::Upstream;
-use lakehouse_http::{Service, shutdown_signal};
+use lakehouse_gateway::{Upstream, Upstreams};
+use lakehouse_http::{Late, Readiness, Service, shutdown_signal};
 use lakehouse_store::{Location, Store};
 
 use crate::{
@@ -15,8 +18,16 @@ use crate::{
     data_dir,
     limits::Limits,
     listen::bind,
+    notify::Notifier,
     services::{Places, Services, owner},
+    uploads::Uploads,
 };
+
+/// The part of `/readyz` that speaks about the store.
+const STORE: &str = "store";
+/// The waits between two tries to open the store.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
 /// Serve one role, or several in one process, over a store
 ///
@@ -46,6 +57,9 @@ pub(crate) struct Serve {
     /// A role that the gateway reaches over HTTP, as ROLE=URL; may be given several times
     #[arg(long = "upstream", env = "LAKEHOUSE_UPSTREAMS", value_delimiter = ',', value_name = "ROLE=URL")]
     upstreams: Vec<String>,
+    /// Tell every queryd behind this URL at once what a request has published, before the request is answered
+    #[arg(long, env = "LAKEHOUSE_NOTIFY", value_name = "URL")]
+    notify: Option<String>,
     #[command(flatten)]
     access: Access,
     #[command(flatten)]
@@ -55,43 +69,102 @@ pub(crate) struct Serve {
 impl Serve {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let Some(&first) = self.roles.first() else { bail!("no role was given") };
-        let cache = match self.cache {
-            Some(cache) => cache,
-            None => data_dir::default_path()
-                .context("no home folder is known; name one with --cache")?
-                .join("serve"),
-        };
+        let cache = data_dir::cache(self.cache.as_deref())?;
         let settings = self.access.settings()?;
         let listen = self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], first.port())));
         settings.auth.check_listen(listen)?;
+        let elsewhere = self.elsewhere()?;
+        let notifier = self.notify.as_ref().map(|url| Notifier::new(url, &self.access)).transpose()?;
+        Store::check(&self.store).await.with_context(|| format!("the store {}", self.store))?;
         let listener = bind(listen).await?;
+        let address = listener.local_addr()?;
 
-        let store = Store::open(&self.store).await.with_context(|| format!("the store {}", self.store))?;
-        let places = Places { cache: &cache.join("cache"), spool: &cache.join("spool") };
-        let services = Services::open(store, &self.roles, places, self.limits).await?;
-        let routes = if self.roles.contains(&Role::Gateway) {
-            let mut upstreams = services.upstreams(&self.roles);
-            for upstream in &self.upstreams {
-                let (role, url) = upstream
-                    .split_once('=')
-                    .with_context(|| format!("--upstream {upstream}: it is written as ROLE=URL"))?;
-                let role: Role = role.parse().with_context(|| format!("--upstream {upstream}"))?;
-                let Some(owner) = owner(role) else {
-                    bail!("--upstream {role}: the gateway cannot stand behind itself")
-                };
-                if upstreams.insert(owner, Upstream::http(&format!("--upstream {role}"), url)?).is_some() {
-                    bail!("--upstream {role}: the role runs in this process already, or was named twice");
-                }
-            }
-            lakehouse_gateway::router(upstreams, &lakehouse_gateway::Settings::default())
-        } else {
-            if !self.upstreams.is_empty() {
-                bail!("--upstream is for the gateway, and `gateway` is not among the roles");
-            }
-            self.roles.iter().fold(Router::new(), |routes, &role| routes.merge(services.routes(role)))
+        let (late, readiness) = (Late::default(), Readiness::default());
+        readiness.hold(STORE, "it is being opened");
+        let service = Service::late(first.as_str(), late.clone()).with_readiness(readiness.clone());
+        let started = async {
+            let store = open_store(&self.store, &readiness, || announce(first, address)).await?;
+            let places = Places { cache: &cache.join("cache"), spool: &cache.join("spool") };
+            let services =
+                Services::open(store, &self.roles, places, self.limits, Uploads::default(), notifier);
+            let services = Box::pin(services).await?;
+            services.hold(&readiness);
+            late.set(routes(&services, &self.roles, elsewhere));
+            readiness.release(STORE);
+            announce(first, address);
+            std::future::pending::<anyhow::Result<()>>().await
         };
-        let service = Service::new(first.as_str(), routes).with_readiness(services.readiness());
-        println!("{first} listens on http://{}", listener.local_addr()?);
-        Ok(lakehouse_http::serve(listener, service, settings, shutdown_signal()).await?)
+        tokio::select! {
+            served = lakehouse_http::serve(listener, service, settings, shutdown_signal()) => Ok(served?),
+            failed = started => failed,
+        }
     }
+
+    /// The roles that the gateway reaches over HTTP.
+    fn elsewhere(&self) -> anyhow::Result<Upstreams> {
+        if !self.roles.contains(&Role::Gateway) && !self.upstreams.is_empty() {
+            bail!("--upstream is for the gateway, and `gateway` is not among the roles");
+        }
+        let mut upstreams = Upstreams::new();
+        for upstream in &self.upstreams {
+            let (role, url) = upstream
+                .split_once('=')
+                .with_context(|| format!("--upstream {upstream}: it is written as ROLE=URL"))?;
+            let role: Role = role.parse().with_context(|| format!("--upstream {upstream}"))?;
+            let Some(owner) = owner(role) else {
+                bail!("--upstream {role}: the gateway cannot stand behind itself")
+            };
+            let upstream = Upstream::http(&format!("--upstream {role}"), url)?;
+            if self.roles.contains(&role) || upstreams.insert(owner, upstream).is_some() {
+                bail!("--upstream {role}: the role runs in this process already, or was named twice");
+            }
+        }
+        Ok(upstreams)
+    }
+}
+
+/// The routes of these roles: below `/v1` where the gateway is among them, at the root where it is not.
+fn routes(services: &Services, roles: &[Role], elsewhere: Upstreams) -> Router {
+    if roles.contains(&Role::Gateway) {
+        let mut upstreams = services.upstreams(roles);
+        upstreams.extend(elsewhere);
+        return lakehouse_gateway::router(upstreams, &lakehouse_gateway::Settings::default());
+    }
+    roles.iter().fold(Router::new(), |routes, &role| routes.merge(services.routes(role)))
+}
+
+/// Opens the store, however long that takes for a bucket: its server may be restarting, its bucket may be about to be made, its
+/// keys may be about to be mended. A folder is this machine's own, so what is wrong with it ends the process.
+async fn open_store(
+    location: &Location,
+    readiness: &Readiness,
+    failed_first: impl FnOnce(),
+) -> anyhow::Result<Store> {
+    let mut failed_first = Some(failed_first);
+    let (mut wait, mut told) = (FIRST_WAIT, None);
+    loop {
+        let error = match Box::pin(Store::open_at_once(location)).await {
+            Ok(store) => return Ok(store),
+            Err(error) => error,
+        };
+        if !matches!(location, Location::S3 { .. }) {
+            return Err(error).with_context(|| format!("the store {location}"));
+        }
+        let sentence = error.to_string();
+        if told.as_ref() != Some(&sentence) {
+            tracing::error!(%error, "The store {location} cannot be used yet; it is tried again");
+            readiness.hold(STORE, &sentence);
+            told = Some(sentence);
+        }
+        if let Some(tell) = failed_first.take() {
+            tell();
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+/// Where the server is, for who started it.
+fn announce(role: Role, address: SocketAddr) {
+    println!("{role} listens on http://{address}");
 }

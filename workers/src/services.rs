@@ -3,8 +3,8 @@
 use std::{path::Path, time::Duration};
 
 use axum::Router;
-use lakehouse_catalog::Catalog;
-use lakehouse_contract::{DatasetName, Role, ingest::IngestSpec};
+use lakehouse_catalog::{Catalog, Catalogd};
+use lakehouse_contract::{DatasetName, Role};
 use lakehouse_gateway::{Owner, Upstream, Upstreams};
 use lakehouse_http::Readiness;
 use lakehouse_ingest::{
@@ -15,7 +15,7 @@ use lakehouse_query::Engine;
 use lakehouse_store::Store;
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use crate::limits::Limits;
+use crate::{limits::Limits, notify::Notifier, run, uploads::Uploads};
 
 /// How often the readiness of queries is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -34,6 +34,7 @@ pub(crate) struct Places<'a> {
 pub(crate) struct Services {
     pub(crate) store: Store,
     pub(crate) catalog: Catalog,
+    catalogd: Catalogd,
     pub(crate) ingestd: Ingestd,
     /// What one ingest may use.
     pub(crate) ingest: Options,
@@ -43,34 +44,50 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// The services that `roles` need. With queryd among them, queries follow at once what this process publishes.
+    /// The services that `roles` need. With queryd among them, queries follow at once what this process publishes; query pods
+    /// elsewhere are told through `notifier`. `uploads` says how clients may change what resources declare.
     pub(crate) async fn open(
         store: Store,
         roles: &[Role],
         places: Places<'_>,
         limits: Limits,
+        uploads: Uploads,
+        notifier: Option<Notifier>,
     ) -> anyhow::Result<Self> {
-        let catalog = Catalog::new(store.clone());
+        let catalog = limits.catalog(store.clone());
         let engine = if roles.contains(&Role::Queryd) {
             Some(Engine::open(store.clone(), catalog.clone(), limits.query(places.cache)?).await?)
         } else {
             None
         };
         let ingest = Options::new(places.spool);
-        let ingestd = Ingestd::new(store.clone(), catalog.clone(), limits.ingest(ingest.clone()));
-        // An upload is answered when its rows can be queried; whatever else changes in this process is seen a moment later.
-        let refreshed = engine.clone();
-        let ingestd = ingestd.on_published(move |_| refresh(refreshed.clone()));
+        let ingestd = Ingestd::new(catalog.clone(), limits.ingest(ingest.clone()));
+        // A request is answered when queries see what it changed; whatever else changes in this process is seen a moment later.
+        let told = Told { engine: engine.clone(), notifier };
+        let catalogd = Catalogd::new(catalog.clone()).on_published({
+            let told = told.clone();
+            move |_| told.clone().tell()
+        });
+        let catalogd = catalogd.rolls_back_where({
+            let uploads = uploads.clone();
+            move |name| uploads.rollback(name)
+        });
+        let ingestd = ingestd.declared_by({
+            let uploads = uploads.clone();
+            move |name, file_name| uploads.spec(name, file_name)
+        });
+        let ingestd = ingestd.on_published({
+            let catalog = catalog.clone();
+            move |name| {
+                if let Some(keep) = uploads.keep(&name) {
+                    let catalog = catalog.clone();
+                    tokio::spawn(async move { run::collect(&catalog, &name, keep).await });
+                }
+                told.clone().tell()
+            }
+        });
         tokio::spawn(follow_catalog(engine.clone(), catalog.changes()));
-        Ok(Self { store, catalog, ingestd, ingest, limits, engine })
-    }
-
-    /// Lets `declared` say how an upload of a file's name into a dataset is read.
-    pub(crate) fn declare_uploads(
-        &mut self,
-        declared: impl Fn(&DatasetName, &str) -> Result<Option<IngestSpec>, String> + Send + Sync + 'static,
-    ) {
-        self.ingestd = self.ingestd.clone().declared_by(declared);
+        Ok(Self { store, catalog, catalogd, ingestd, ingest, limits, engine })
     }
 
     /// The routes of one role, without the `/v1` that the gateway takes off. The gateway itself has none here.
@@ -78,19 +95,18 @@ impl Services {
         match role {
             Role::Gateway => Router::new(),
             Role::Storaged => lakehouse_storaged::router(self.store.clone(), &self.limits.storage()),
-            Role::Catalogd => lakehouse_catalog::router(self.catalog.clone()),
+            Role::Catalogd => lakehouse_catalog::router(self.catalogd.clone()),
             Role::Ingestd => ingestd::router(self.ingestd.clone()),
             Role::Queryd => self.engine.clone().map(lakehouse_query::router).unwrap_or_default(),
         }
     }
 
-    /// What `/readyz` answers for these services: queryd is not ready before it has read the catalogue.
-    pub(crate) fn readiness(&self) -> Readiness {
-        let readiness = Readiness::default();
+    /// Holds `readiness` for as long as these services cannot answer: queryd does not before it has read the catalogue.
+    pub(crate) fn hold(&self, readiness: &Readiness) {
         if let Some(engine) = self.engine.clone() {
+            show(&engine, readiness);
             tokio::spawn(follow_engine(engine, readiness.clone()));
         }
-        readiness
     }
 
     /// The gateway's way to each of these roles, in this process.
@@ -106,14 +122,34 @@ pub(crate) fn owner(role: Role) -> Option<Owner> {
 
 /// Holds the process back from traffic for as long as queries cannot be answered.
 async fn follow_engine(engine: Engine, readiness: Readiness) {
-    const PART: &str = "queryd";
     loop {
-        if engine.is_ready() {
-            readiness.release(PART);
-        } else {
-            readiness.hold(PART, "the catalogue has not been read yet");
-        }
         tokio::time::sleep(LOOK_EVERY).await;
+        show(&engine, &readiness);
+    }
+}
+
+fn show(engine: &Engine, readiness: &Readiness) {
+    const PART: &str = "queryd";
+    if engine.is_ready() {
+        readiness.release(PART);
+    } else {
+        readiness.hold(PART, "the catalogue has not been read yet");
+    }
+}
+
+/// Who is told of what a request has published.
+#[derive(Clone)]
+struct Told {
+    engine: Option<Engine>,
+    notifier: Option<Notifier>,
+}
+
+impl Told {
+    async fn tell(self) {
+        refresh(self.engine).await;
+        if let Some(notifier) = self.notifier {
+            notifier.tell().await;
+        }
     }
 }
 

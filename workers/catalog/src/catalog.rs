@@ -20,6 +20,7 @@ use crate::{
     Error, Result,
     change::{self, Offer},
     codec,
+    collect::GRACE,
     read::{Decoded, PARALLEL, Stored},
     schema,
 };
@@ -34,6 +35,7 @@ const CHANGES_KEPT: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Catalog {
     pub(crate) inner: Arc<Inner>,
+    pub(crate) grace: Duration,
 }
 
 #[derive(Debug)]
@@ -47,7 +49,14 @@ impl Catalog {
     /// The catalogue that lies in `store`.
     pub fn new(store: Store) -> Self {
         let (changes, _) = broadcast::channel(CHANGES_KEPT);
-        Self { inner: Arc::new(Inner { store, decoded: Mutex::default(), changes }) }
+        let inner = Arc::new(Inner { store, decoded: Mutex::default(), changes });
+        Self { inner, grace: GRACE }
+    }
+
+    /// Lets files and versions that nobody needs go after `grace` instead of [`GRACE`]. All who write to a store must say the same.
+    #[must_use]
+    pub fn with_grace(self, grace: Duration) -> Self {
+        Self { grace, ..self }
     }
 
     /// Names each dataset that a clone of this catalogue changes from now on. What other processes change is seen by reading.
@@ -55,7 +64,7 @@ impl Catalog {
         self.inner.changes.subscribe()
     }
 
-    fn tell(&self, name: &DatasetName) {
+    pub(crate) fn tell(&self, name: &DatasetName) {
         // It fails when nobody listens.
         let _ = self.inner.changes.send(name.clone());
     }
@@ -136,7 +145,15 @@ impl Catalog {
                 let kept = with_current(kept, current);
                 return Err(Error::UnknownVersion { name: name.clone(), version, kept });
             };
-            let target = self.whole_version(name, found).await?;
+            let target = match self.whole_version(name, found).await {
+                Ok(target) => target,
+                // Collected since it was listed: another look tells what is kept now.
+                Err(Error::UnknownVersion { .. }) => {
+                    tries.lost().await?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             // The number of a damaged manifest is unknown; it may be the one after the last that was archived.
             let highest =
                 kept.first().copied().unwrap_or(0) + u64::from(stored.is_some() && current.is_none());
@@ -232,7 +249,12 @@ impl Catalog {
         let mut columns = Vec::new();
         for version in self.kept_versions(&current.name).await? {
             if version > current.version {
-                columns.extend(self.version(&current.name, version).await?.schema);
+                match self.version(&current.name, version).await {
+                    Ok(manifest) => columns.extend(manifest.schema),
+                    // Collected since it was listed.
+                    Err(Error::UnknownVersion { .. }) => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(columns)

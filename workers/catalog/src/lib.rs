@@ -14,19 +14,23 @@
 mod catalog;
 mod change;
 mod codec;
+mod collect;
 mod error;
 mod history;
+mod purge;
 mod read;
+mod rows;
 mod schema;
 mod service;
 mod sound;
 
 pub use catalog::Catalog;
 pub use codec::FORMAT;
+pub use collect::{Collected, GRACE};
 pub use error::Error;
 pub use read::Listing;
 pub use schema::{Retyped, SchemaDiff};
-pub use service::router;
+pub use service::{Catalogd, router};
 
 /// A result of the catalogue.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,6 +1,6 @@
 //! catalogd: the catalogue over HTTP.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -8,6 +8,7 @@ use axum::{
     extract::{Path, State, rejection::PathRejection},
     routing::{get, post},
 };
+use futures::future::BoxFuture;
 use lakehouse_contract::{
     DatasetManifest, DatasetName,
     catalog::{HistoryAnswer, ListAnswer, RegisterAnswer, RegisterRequest, RollbackRequest},
@@ -22,43 +23,87 @@ const ROLLBACK_LIMIT: u64 = 64 << 10;
 /// A name in a path, not yet checked.
 type Name = Result<Path<String>, PathRejection>;
 
+/// The service. Cheap to clone.
+#[derive(Clone)]
+pub struct Catalogd {
+    catalog: Catalog,
+    published: Published,
+    allowed: Allowed,
+}
+
+type Published = Arc<dyn Fn(DatasetName) -> BoxFuture<'static, ()> + Send + Sync>;
+type Allowed = Arc<dyn Fn(&DatasetName) -> Result<(), String> + Send + Sync>;
+
+impl Catalogd {
+    /// A service over `catalog`.
+    pub fn new(catalog: Catalog) -> Self {
+        Self {
+            catalog,
+            published: Arc::new(|_| Box::pin(std::future::ready(()))),
+            allowed: Arc::new(|_| Ok(())),
+        }
+    }
+
+    /// Calls `hook` after each change that a request has made, and waits for it before the answer.
+    #[must_use]
+    pub fn on_published<F>(mut self, hook: impl Fn(DatasetName) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.published = Arc::new(move |name| Box::pin(hook(name)));
+        self
+    }
+
+    /// Rolls back only where `allowed` has nothing against it: its sentence says why a rollback would not last, which is a 409.
+    #[must_use]
+    pub fn rolls_back_where(
+        mut self,
+        allowed: impl Fn(&DatasetName) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        self.allowed = Arc::new(allowed);
+        self
+    }
+}
+
 /// catalogd's routes.
-pub fn router(catalog: Catalog) -> Router {
+pub fn router(catalogd: Catalogd) -> Router {
     Router::new()
         .route("/catalog/register", post(register))
         .route("/catalog/manifest/{name}", get(manifest))
         .route("/catalog/list", get(list))
         .route("/catalog/history/{name}", get(history))
         .route("/catalog/rollback/{name}", post(rollback))
-        .with_state(catalog)
+        .with_state(catalogd)
 }
 
 async fn register(
-    State(catalog): State<Catalog>,
+    State(Catalogd { catalog, published, .. }): State<Catalogd>,
     body::Json(request): body::Json<RegisterRequest>,
 ) -> Result<Json<RegisterAnswer>, Problem> {
-    Ok(Json(catalog.register(&request).await?))
+    let answer = catalog.register(&request).await?;
+    published(answer.manifest.name.clone()).await;
+    Ok(Json(answer))
 }
 
-async fn manifest(State(catalog): State<Catalog>, name: Name) -> Result<Json<DatasetManifest>, Problem> {
+async fn manifest(State(catalogd): State<Catalogd>, name: Name) -> Result<Json<DatasetManifest>, Problem> {
     let name = checked(name)?;
-    let manifest = catalog.get(&name).await?.ok_or(Error::UnknownDataset(name))?;
+    let manifest = catalogd.catalog.get(&name).await?.ok_or(Error::UnknownDataset(name))?;
     Ok(Json(Arc::unwrap_or_clone(manifest)))
 }
 
-async fn list(State(catalog): State<Catalog>) -> Result<Json<ListAnswer>, Problem> {
-    let listing = catalog.list().await?;
+async fn list(State(catalogd): State<Catalogd>) -> Result<Json<ListAnswer>, Problem> {
+    let listing = catalogd.catalog.list().await?;
     let datasets = listing.datasets.into_iter().map(Arc::unwrap_or_clone).collect();
     Ok(Json(ListAnswer { datasets, damaged: listing.damaged }))
 }
 
-async fn history(State(catalog): State<Catalog>, name: Name) -> Result<Json<HistoryAnswer>, Problem> {
-    Ok(Json(catalog.history(&checked(name)?).await?))
+async fn history(State(catalogd): State<Catalogd>, name: Name) -> Result<Json<HistoryAnswer>, Problem> {
+    Ok(Json(catalogd.catalog.history(&checked(name)?).await?))
 }
 
 /// An empty body asks for the version before the current one.
 async fn rollback(
-    State(catalog): State<Catalog>,
+    State(Catalogd { catalog, published, allowed }): State<Catalogd>,
     name: Name,
     body: Body,
 ) -> Result<Json<DatasetManifest>, Problem> {
@@ -72,7 +117,10 @@ async fn rollback(
         })?;
         request.version
     };
-    Ok(Json(Arc::unwrap_or_clone(catalog.rollback(&name, version).await?)))
+    allowed(&name).map_err(Problem::conflict)?;
+    let manifest = catalog.rollback(&name, version).await?;
+    published(name).await;
+    Ok(Json(Arc::unwrap_or_clone(manifest)))
 }
 
 fn checked(name: Name) -> Result<DatasetName, Problem> {

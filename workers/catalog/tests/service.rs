@@ -3,12 +3,14 @@
 
 mod support;
 
+use std::sync::{Arc, Mutex};
+
 use axum::{
     body::Body,
     http::{Method, Request, StatusCode},
 };
 use http_body_util::BodyExt;
-use lakehouse_catalog::{Catalog, router};
+use lakehouse_catalog::{Catalog, Catalogd, router};
 use lakehouse_contract::catalog::RegisterRequest;
 use lakehouse_store::Store;
 use serde_json::{Value, json};
@@ -120,6 +122,46 @@ async fn a_rollback_takes_a_version_or_goes_one_step_back() {
     assert_eq!(answer["versions"].as_array().unwrap().len(), 3);
 }
 
+#[tokio::test]
+async fn a_rollback_that_would_not_last_is_a_409_and_changes_nothing() {
+    let store = Store::memory();
+    register(&store, "sales", "monday").await;
+    let second = register(&store, "sales", "tuesday").await;
+    let catalog = Catalog::new(store);
+    let catalogd = Catalogd::new(catalog.clone()).rolls_back_where(|name| Err(format!("not `{name}`")));
+    let request = Request::post("/catalog/rollback/sales").body(Body::empty()).unwrap();
+    let answer = router(catalogd).oneshot(request).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::CONFLICT);
+    assert_eq!(*catalog.get(&second.name).await.unwrap().unwrap(), second);
+}
+
+#[tokio::test]
+async fn who_must_know_of_a_change_is_told_before_the_answer() {
+    let store = Store::memory();
+    register(&store, "sales", "monday").await;
+    register(&store, "sales", "tuesday").await;
+    let told = Arc::<Mutex<Vec<String>>>::default();
+    let catalogd = Catalogd::new(Catalog::new(store.clone())).on_published({
+        let told = told.clone();
+        move |name| {
+            told.lock().unwrap().push(name.to_string());
+            std::future::ready(())
+        }
+    });
+    let ask = async |method, path, body: &str| {
+        let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+        let request = request.body(Body::from(body.to_owned())).unwrap();
+        router(catalogd.clone()).oneshot(request).await.unwrap().status()
+    };
+    assert_eq!(ask(Method::GET, "/catalog/list", "").await, StatusCode::OK);
+    assert_eq!(ask(Method::POST, "/catalog/rollback/none", "").await, StatusCode::NOT_FOUND);
+    assert_eq!(*told.lock().unwrap(), [""; 0], "nothing has changed");
+    assert_eq!(ask(Method::POST, "/catalog/rollback/sales", "").await, StatusCode::OK);
+    let body = json(&request(&store, "other", "id:int64", "rows").await);
+    assert_eq!(ask(Method::POST, "/catalog/register", &body).await, StatusCode::OK);
+    assert_eq!(*told.lock().unwrap(), ["sales", "other"]);
+}
+
 async fn get(store: &Store, path: &str) -> (StatusCode, Value) {
     send(store, Method::GET, path, "").await
 }
@@ -130,7 +172,7 @@ async fn post(store: &Store, path: &str, body: &str) -> (StatusCode, Value) {
 
 async fn send(store: &Store, method: Method, path: &str, body: &str) -> (StatusCode, Value) {
     let request = Request::builder().method(method).uri(path).body(Body::from(body.to_owned())).unwrap();
-    let answer = router(Catalog::new(store.clone())).oneshot(request).await.unwrap();
+    let answer = router(Catalogd::new(Catalog::new(store.clone()))).oneshot(request).await.unwrap();
     let status = answer.status();
     let body = answer.into_body().collect().await.unwrap().to_bytes();
     (status, serde_json::from_slice(&body).unwrap())

@@ -252,7 +252,7 @@ pub struct Progress {
     pub rejected_rows: u64,
     /// Since the start.
     pub elapsed_ms: u64,
-    /// Bytes a second since the start.
+    /// Bytes a second since this reading of the source began: the fetching of it, or the converting.
     pub bytes_per_second: u64,
     /// Estimated time to the end at this rate.
     pub remaining_ms: Option<u64>,
@@ -264,7 +264,7 @@ pub struct Progress {
 /// The phases of an ingest, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
-    /// Copies the source to this machine.
+    /// Copies the source to this machine, or looks whether a local one has changed.
     Fetching,
     /// Reads, types and converts rows.
     Converting,

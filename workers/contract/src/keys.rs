@@ -3,6 +3,8 @@
 //! ```text
 //! _catalog/manifests/<dataset>.parquet                         the current manifest
 //! _catalog/history/<dataset>/<version>.parquet                 earlier ones, by version
+//! _catalog/expired/<dataset>/<version>.parquet                 versions that are kept no longer, until their rows may go
+//! _catalog/collecting/<dataset>.json                           held by who removes rows that no version names
 //! datasets/<dataset>/<schema fingerprint>/<sha256>.parquet     rows
 //! datasets/<dataset>/_rejects/<run>.parquet                    rows that did not fit
 //! ```
@@ -32,6 +34,21 @@ pub fn history_entry(dataset: &DatasetName, version: u64) -> Key {
     key(format!("{}{version:020}.parquet", history(dataset)))
 }
 
+/// The prefix of manifests that are no longer kept, with its `/`.
+pub fn expired(dataset: &DatasetName) -> String {
+    format!("_catalog/expired/{dataset}/")
+}
+
+/// One manifest that is no longer kept.
+pub fn expired_entry(dataset: &DatasetName, version: u64) -> Key {
+    key(format!("{}{version:020}.parquet", expired(dataset)))
+}
+
+/// Held by the one collector that removes rows of the dataset.
+pub fn collecting(dataset: &DatasetName) -> Key {
+    key(format!("_catalog/collecting/{dataset}.json"))
+}
+
 /// The prefix of everything that a dataset's rows occupy, with its `/`.
 pub fn dataset(dataset: &DatasetName) -> String {
     format!("datasets/{dataset}/")
@@ -40,6 +57,11 @@ pub fn dataset(dataset: &DatasetName) -> String {
 /// The folder of rows of one schema, without a trailing `/`. Objects in it are `<sha256>.parquet`.
 pub fn rows(dataset: &DatasetName, schema_fingerprint: &str) -> Key {
     key(format!("datasets/{dataset}/{schema_fingerprint}"))
+}
+
+/// A folder of rows for one writer alone, where the one that all share may hold a file that is about to be removed.
+pub fn rows_apart(dataset: &DatasetName, schema_fingerprint: &str, writer: &str) -> Key {
+    key(format!("datasets/{dataset}/{schema_fingerprint}/{writer}"))
 }
 
 /// The rows that one ingest run could not fit.

@@ -10,7 +10,7 @@ mod tokens;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use axum::{
@@ -133,6 +133,14 @@ impl Auth {
     }
 }
 
+/// What this process says to others of its kind: the first token of `text`, or else of `file` as it is now. `None` without one.
+pub fn authorization(text: Option<&str>, file: Option<&Path>) -> Option<HeaderValue> {
+    let token = tokens::first(text, file)?;
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
 /// Loopback, also where an IPv6 socket shows an IPv4 caller.
 fn is_local(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
@@ -197,6 +205,21 @@ mod tests {
         let auth = Auth::open();
         auth.check_listen("0.0.0.0:8080".parse().unwrap()).unwrap();
         assert_eq!(status(&auth, "11.1.1.1", "/metrics", None), 200);
+    }
+
+    #[test]
+    fn the_first_token_is_the_one_that_is_said_to_others() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, token) in [("primary", "one\n"), ("secondary", "two")] {
+            std::fs::write(folder.path().join(name), token).unwrap();
+        }
+        let said = |text| authorization(text, Some(folder.path())).unwrap();
+        assert_eq!(
+            (said(None), said(Some("fixed,other"))),
+            ("Bearer one".parse().unwrap(), "Bearer fixed".parse().unwrap())
+        );
+        assert!(!format!("{:?}", said(None)).contains("one"));
+        assert_eq!(authorization(None, None), None);
     }
 
     #[test]

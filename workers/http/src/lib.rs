@@ -10,6 +10,7 @@
 pub mod auth;
 pub mod body;
 mod errors;
+mod late;
 pub mod metrics;
 mod probes;
 pub mod problem;
@@ -20,6 +21,7 @@ pub mod serve;
 pub use auth::Auth;
 pub use body::{BodyLimit, Json};
 pub use errors::{AsIs, with_error_bodies};
+pub use late::Late;
 pub use metrics::Metrics;
 pub use probes::Readiness;
 pub use problem::Problem;

@@ -22,21 +22,37 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 use tracing::{debug, info, warn};
 
-use crate::{Auth, Metrics, Readiness, auth, body, errors, metrics::Requests, probes, request};
+use crate::{Auth, Late, Metrics, Readiness, auth, body, errors, metrics::Requests, probes, request};
 
 /// What is served.
 #[derive(Clone, Debug)]
 pub struct Service {
     name: &'static str,
-    router: Router,
+    routes: Routes,
     readiness: Readiness,
     metrics: Metrics,
+}
+
+#[derive(Clone, Debug)]
+enum Routes {
+    Here(Router),
+    Late(Late),
 }
 
 impl Service {
     /// A service under the name that `/health` and the metrics say. It is ready at once and has no metrics of its own.
     pub fn new(name: &'static str, router: Router) -> Self {
-        Self { name, router, readiness: Readiness::default(), metrics: Metrics::default() }
+        Self {
+            name,
+            routes: Routes::Here(router),
+            readiness: Readiness::default(),
+            metrics: Metrics::default(),
+        }
+    }
+
+    /// The same with routes that come later. Whoever brings them holds the readiness back until then.
+    pub fn late(name: &'static str, routes: Late) -> Self {
+        Self { routes: Routes::Late(routes), ..Self::new(name, Router::new()) }
     }
 
     /// Lets `readiness` decide what `/readyz` answers.
@@ -158,7 +174,7 @@ pub async fn shutdown_signal() {
 
 /// The service's routes with everything that every service has.
 fn layered(service: Service, settings: &Settings) -> Router {
-    let Service { name, router, readiness, metrics } = service;
+    let Service { name, routes, readiness, metrics } = service;
     let requests = Requests::register(&metrics, name);
     let observer = Arc::new(request::Observer {
         requests,
@@ -166,7 +182,12 @@ fn layered(service: Service, settings: &Settings) -> Router {
         body_idle_timeout: settings.body_idle_timeout,
     });
     let auth = settings.auth.clone();
-    errors::with_error_bodies(router.merge(probes::routes(name, readiness, metrics)))
+    let probes = probes::routes(name, readiness.clone(), metrics);
+    let router = match routes {
+        Routes::Here(router) => errors::with_error_bodies(router.merge(probes)),
+        Routes::Late(late) => late.behind(errors::with_error_bodies(probes), readiness),
+    };
+    router
         // Every body has our cap already; that of axum's extractors would be a second one.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn(move |request: Request, next: Next| {

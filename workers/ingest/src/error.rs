@@ -45,9 +45,6 @@ pub enum Error {
     /// The catalogue refused, or failed.
     #[error(transparent)]
     Catalog(#[from] lakehouse_catalog::Error),
-    /// The object store failed.
-    #[error(transparent)]
-    Store(#[from] lakehouse_store::Error),
     /// The Parquet library refused what it was given: a mistake of this program.
     #[error("writing Parquet: {0}")]
     Parquet(#[from] parquet::errors::ParquetError),
@@ -62,7 +59,6 @@ impl Error {
             }
             Self::Read { .. } | Self::Changed(_) | Self::Spool { .. } => true,
             Self::Catalog(error) => error.retry_helps(),
-            Self::Store(error) => error.retry_helps(),
         }
     }
 

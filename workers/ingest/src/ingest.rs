@@ -13,9 +13,7 @@ use lakehouse_contract::{
     catalog::RegisterRequest,
     dataset::schema_fingerprint,
     ingest::{Format, IngestAnswer, IngestSpec, OnError, Phase},
-    keys,
 };
-use lakehouse_store::Store;
 use tokio::runtime::Handle;
 
 use crate::{
@@ -67,7 +65,6 @@ impl Options {
 /// Every value is read before anything reaches the store, and the manifest is written last: an ingest that fails, is cancelled or
 /// dropped, or dies with its process publishes nothing, and the next one starts afresh. The same file and spec again give the same bytes and no new version.
 pub async fn ingest(
-    store: &Store,
     catalog: &Catalog,
     source: &Path,
     spec: &IngestSpec,
@@ -76,14 +73,13 @@ pub async fn ingest(
     options: &Options,
 ) -> Result<IngestAnswer, Error> {
     let mut guard = CancelOnDrop { tracker, armed: true };
-    let result = run(store, catalog, source, spec, origin, tracker, options).await;
+    let result = run(catalog, source, spec, origin, tracker, options).await;
     guard.armed = false;
     tracker.end(&result);
     result
 }
 
 async fn run(
-    store: &Store,
     catalog: &Catalog,
     source: &Path,
     spec: &IngestSpec,
@@ -95,7 +91,7 @@ async fn run(
     tracker.enter(Phase::Converting);
     let (spool, converted) = convert_on_a_thread(catalog, source, spec, tracker, options).await?;
     tracker.enter(Phase::Uploading);
-    let objects = upload(store, spec, &converted, tracker).await?;
+    let objects = upload(catalog, spec, &converted, tracker).await?;
     drop(spool);
     tracker.check()?;
     tracker.enter(Phase::Publishing);
@@ -154,17 +150,16 @@ async fn convert_on_a_thread(
 }
 
 async fn upload(
-    store: &Store,
+    catalog: &Catalog,
     spec: &IngestSpec,
     converted: &Converted,
     tracker: &Tracker,
 ) -> Result<Vec<DataObject>, Error> {
-    let folder = keys::rows(&spec.name, &schema_fingerprint(&converted.columns));
+    let fingerprint = schema_fingerprint(&converted.columns);
     let mut objects = Vec::with_capacity(converted.files.len());
     for file in &converted.files {
         tracker.check()?;
-        let blob = store.put_blob_file(&folder, "parquet", file.sha256.clone(), &file.path).await?;
-        objects.push(DataObject { key: blob.key, size: blob.size, rows: file.rows, sha256: blob.sha256 });
+        objects.push(catalog.put_rows(&spec.name, &fingerprint, &file.path, &file.sha256, file.rows).await?);
     }
     Ok(objects)
 }

@@ -28,7 +28,6 @@ use lakehouse_contract::{
     ingest::{IngestAnswer, IngestSpec, Phase, Progress},
 };
 use lakehouse_http::{BodyLimit, Problem};
-use lakehouse_store::Store;
 use serde::Deserialize;
 
 use crate::{Options, SourceInfo, ingest};
@@ -61,7 +60,6 @@ impl Settings {
 /// The service. Cheap to clone.
 #[derive(Clone)]
 pub struct Ingestd {
-    store: Store,
     catalog: Catalog,
     settings: Settings,
     running: Running,
@@ -73,11 +71,11 @@ type Published = Arc<dyn Fn(DatasetName) -> BoxFuture<'static, ()> + Send + Sync
 type Declared = Arc<dyn Fn(&DatasetName, &str) -> Result<Option<IngestSpec>, String> + Send + Sync>;
 
 impl Ingestd {
-    /// A service that writes to `store` and registers with `catalog`.
-    pub fn new(store: Store, catalog: Catalog, settings: Settings) -> Self {
+    /// A service that registers with `catalog` and writes to its store.
+    pub fn new(catalog: Catalog, settings: Settings) -> Self {
         let running = Running::new(settings.max_running);
         let published: Published = Arc::new(|_| Box::pin(std::future::ready(())));
-        Self { store, catalog, settings, running, published, declared: Arc::new(|_, _| Ok(None)) }
+        Self { catalog, settings, running, published, declared: Arc::new(|_, _| Ok(None)) }
     }
 
     /// Calls `hook` after each new version and waits for it before the answer, so that a client that has its answer can
@@ -118,8 +116,7 @@ impl Ingestd {
         let Upload { spool, path, source, digest } = upload;
         let origin = SourceInfo { source, digest };
         let options = &self.settings.options;
-        let answer =
-            ingest(&self.store, &self.catalog, &path, &spec, origin, claim.tracker(), options).await?;
+        let answer = ingest(&self.catalog, &path, &spec, origin, claim.tracker(), options).await?;
         drop(spool);
         drop(claim);
         (self.published)(spec.name).await;
@@ -134,6 +131,11 @@ pub fn router(ingestd: Ingestd) -> Router {
         .route("/ingest", post(receive).layer((limit, DefaultBodyLimit::disable())))
         .route("/ingest/progress", get(progress))
         .with_state(ingestd)
+}
+
+/// The one route of a process that ingests and takes no uploads: how far it is.
+pub fn progress_router(ingestd: Ingestd) -> Router {
+    Router::new().route("/ingest/progress", get(progress)).with_state(ingestd)
 }
 
 async fn receive(

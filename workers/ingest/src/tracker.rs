@@ -22,6 +22,8 @@ pub struct Tracker {
 struct Shared {
     name: String,
     started: Instant,
+    /// Milliseconds from the start to the beginning of the reading that `bytes` counts.
+    reading_since: AtomicU64,
     phase: AtomicU8,
     bytes: AtomicU64,
     /// 0 while unknown.
@@ -46,6 +48,7 @@ impl Tracker {
         let shared = Shared {
             name: name.into(),
             started: Instant::now(),
+            reading_since: AtomicU64::new(0),
             phase: AtomicU8::new(0),
             bytes: AtomicU64::new(0),
             total_bytes: AtomicU64::new(0),
@@ -63,13 +66,15 @@ impl Tracker {
 
     /// Where it stands now.
     pub fn progress(&self) -> Progress {
-        let Shared { name, started, phase, bytes, total_bytes, rows, cancelled: _, end } = &*self.shared;
+        let Shared { name, started, reading_since, phase, bytes, total_bytes, rows, cancelled: _, end } =
+            &*self.shared;
         let end = end.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let elapsed = end.as_ref().map_or_else(|| started.elapsed(), |end| end.elapsed);
         let bytes = bytes.load(Relaxed);
         let total_bytes = Some(total_bytes.load(Relaxed)).filter(|&total| total > 0);
         let phase = PHASES[usize::from(phase.load(Relaxed))];
         let elapsed_ms = whole(elapsed);
+        let reading_ms = elapsed_ms.saturating_sub(reading_since.load(Relaxed));
         let reads = matches!(phase, Phase::Fetching | Phase::Converting);
         let left = total_bytes.filter(|_| reads && bytes > 0);
         Progress {
@@ -80,8 +85,8 @@ impl Tracker {
             rows: rows.load(Relaxed),
             rejected_rows: 0,
             elapsed_ms,
-            bytes_per_second: scale(bytes, 1000, elapsed_ms),
-            remaining_ms: left.map(|total| scale(total.saturating_sub(bytes), elapsed_ms, bytes)),
+            bytes_per_second: scale(bytes, 1000, reading_ms),
+            remaining_ms: left.map(|total| scale(total.saturating_sub(bytes), reading_ms, bytes)),
             message: end.and_then(|end| end.message),
         }
     }
@@ -98,6 +103,7 @@ impl Tracker {
 
     /// A reading of the source begins, perhaps a second one.
     pub(crate) fn reading(&self, total_bytes: u64) {
+        self.shared.reading_since.store(self.elapsed_ms(), Relaxed);
         self.shared.total_bytes.store(total_bytes, Relaxed);
         self.shared.bytes.store(0, Relaxed);
         self.shared.rows.store(0, Relaxed);
@@ -151,6 +157,20 @@ mod tests {
         assert!(progress.bytes_per_second > 0);
         let left = progress.remaining_ms.unwrap();
         assert!((progress.elapsed_ms * 2..=progress.elapsed_ms * 4 + 8).contains(&left), "{progress:?}");
+    }
+
+    #[test]
+    fn the_rate_of_a_reading_does_not_count_the_time_before_it() {
+        let tracker = Tracker::new("sales");
+        tracker.fetched(1000, Some(1000));
+        std::thread::sleep(Duration::from_millis(300));
+        tracker.reading(1000);
+        tracker.add(500, 10);
+        std::thread::sleep(Duration::from_millis(5));
+        let progress = tracker.progress();
+        assert!(progress.elapsed_ms >= 300, "{progress:?}");
+        let whole_time = 500 * 1000 / progress.elapsed_ms;
+        assert!(progress.bytes_per_second > whole_time, "{progress:?}");
     }
 
     #[test]

@@ -190,7 +190,7 @@ async fn the_ingest_that_is_killed() {
     let (store, tracker) = (Store::memory(), Tracker::new("sales"));
     let catalog = Catalog::new(store.clone());
     let options = Options::new(folder.join("spool"));
-    ingest(&store, &catalog, &folder.join("source.csv"), &spec(), origin(), &tracker, &options)
+    ingest(&catalog, &folder.join("source.csv"), &spec(), origin(), &tracker, &options)
         .await
         .unwrap();
 }
@@ -216,7 +216,7 @@ impl Lake {
         let source = self.folder.path().join("source.csv");
         fs::write(&source, text).unwrap();
         let options = Options::new(self.folder.path().join("spool"));
-        ingest(&self.store, &self.catalog, &source, spec, origin(), tracker, &options).await
+        ingest(&self.catalog, &source, spec, origin(), tracker, &options).await
     }
 
     /// Runs that have a folder in the spool.

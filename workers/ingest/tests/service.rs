@@ -316,7 +316,7 @@ impl Service {
         let mut settings = Settings::new(Options::new(spool.path()));
         change(&mut settings);
         let store = Store::memory();
-        let ingestd = Ingestd::new(store.clone(), Catalog::new(store.clone()), settings);
+        let ingestd = Ingestd::new(Catalog::new(store.clone()), settings);
         Self { store, router: with_error_bodies(router(extend(ingestd))), spool }
     }
 

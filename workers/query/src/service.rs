@@ -1,4 +1,4 @@
-//! queryd over HTTP: `POST /sql` and `GET /sql/views`.
+//! queryd over HTTP: `POST /sql`, `GET /sql/views` and `POST /sql/refresh`.
 
 use axum::{
     Router,
@@ -15,7 +15,11 @@ use crate::{Engine, Format, Views};
 
 /// queryd's routes.
 pub fn router(engine: Engine) -> Router {
-    Router::new().route("/sql", post(sql)).route("/sql/views", get(views)).with_state(engine)
+    Router::new()
+        .route("/sql", post(sql))
+        .route("/sql/views", get(views))
+        .route("/sql/refresh", post(refresh))
+        .with_state(engine)
 }
 
 async fn sql(
@@ -35,6 +39,22 @@ async fn sql(
 
 async fn views(State(engine): State<Engine>) -> axum::Json<Views> {
     axum::Json(engine.views())
+}
+
+/// Follows the catalogue at once. The work goes on when the caller leaves: others wait for the same rows.
+async fn refresh(State(engine): State<Engine>) -> Result<axum::Json<Views>, Problem> {
+    let work = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.refresh().await }
+    });
+    match work.await {
+        Ok(refreshed) => refreshed?,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => return Err(Problem::unavailable("the service is stopping", 1)),
+        },
+    }
+    Ok(axum::Json(engine.views()))
 }
 
 /// What the caller can read best, as its `Accept` says; JSON when it does not say.

@@ -11,6 +11,11 @@ mod spool;
 use std::{
     fmt,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -20,6 +25,9 @@ use url::Url;
 
 pub use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 pub use spool::Spool;
+
+/// How often it is told how much of a local file has been hashed.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// Where rows come from.
 #[derive(Clone)]
@@ -159,7 +167,7 @@ impl Reader {
 
     /// Looks at `source`. With `seen`, the digest of the last reading, a source that still has it is not copied again.
     ///
-    /// `copied` is told the bytes so far and, where known, the bytes in all.
+    /// `copied` is told the bytes so far, of a local file those that were looked at, and, where known, the bytes in all.
     pub async fn read(
         &self,
         source: &Source,
@@ -167,7 +175,7 @@ impl Reader {
         copied: &(dyn Fn(u64, Option<u64>) + Send + Sync),
     ) -> Result<Reading, Error> {
         match source {
-            Source::File(path) => local_file(path, seen).await,
+            Source::File(path) => local_file(path, seen, copied).await,
             Source::Text { content, .. } => self.text(content, seen).await,
             Source::Http { url, headers, sha256 } => {
                 http::read(&self.http, &self.spool, url, headers, sha256.as_deref(), seen, copied).await
@@ -187,12 +195,25 @@ impl Reader {
     }
 }
 
-async fn local_file(path: &Path, seen: Option<&str>) -> Result<Reading, Error> {
-    let owned = path.to_owned();
-    let (digest, bytes) = tokio::task::spawn_blocking(move || spool::digest_of(&owned))
-        .await
-        .map_err(|error| Error::Spool(error.to_string()))?
-        .map_err(|error| match error.kind() {
+async fn local_file(
+    path: &Path,
+    seen: Option<&str>,
+    read: &(dyn Fn(u64, Option<u64>) + Send + Sync),
+) -> Result<Reading, Error> {
+    let done = Arc::<AtomicU64>::default();
+    let mut work = tokio::task::spawn_blocking({
+        let (path, done) = (path.to_owned(), Arc::clone(&done));
+        move || spool::digest_of(&path, &done)
+    });
+    let total = std::fs::metadata(path).ok().map(|file| file.len());
+    let hashed = loop {
+        tokio::select! {
+            hashed = &mut work => break hashed,
+            () = tokio::time::sleep(GLANCE) => read(done.load(Ordering::Relaxed), total),
+        }
+    };
+    let (digest, bytes) =
+        hashed.map_err(|error| Error::Spool(error.to_string()))?.map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::NotFound(format!("there is no file {}", path.display())),
             std::io::ErrorKind::PermissionDenied => {
                 Error::Denied(format!("{} may not be read: {error}", path.display()))

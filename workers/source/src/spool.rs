@@ -3,6 +3,7 @@
 use std::{
     io::Read,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use lakehouse_contract::dataset::hex;
@@ -80,8 +81,8 @@ fn failed(folder: &Path, error: &std::io::Error) -> Error {
     Error::Spool(format!("the spool folder {} cannot be written: {error}", folder.display()))
 }
 
-/// The digest and the size of a file.
-pub(crate) fn digest_of(path: &Path) -> std::io::Result<(String, u64)> {
+/// The digest and the size of a file. `done` counts the bytes meanwhile.
+pub(crate) fn digest_of(path: &Path, done: &AtomicU64) -> std::io::Result<(String, u64)> {
     let mut file = std::fs::File::open(path)?;
     let mut hash = Sha256::new();
     let mut piece = vec![0; 1 << 20];
@@ -93,6 +94,7 @@ pub(crate) fn digest_of(path: &Path) -> std::io::Result<(String, u64)> {
         }
         hash.update(&piece[..read]);
         bytes += read as u64;
+        done.store(bytes, Ordering::Relaxed);
     }
 }
 

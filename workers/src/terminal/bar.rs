@@ -55,7 +55,7 @@ fn style(template: &str) -> ProgressStyle {
 /// `converting 120,000 rows, 210.0 MiB/s, 3s left`
 fn message(progress: &Progress) -> String {
     let mut parts = vec![match progress.phase {
-        Phase::Fetching => format!("fetching {}", human::bytes(progress.bytes)),
+        Phase::Fetching => format!("reading {}", human::bytes(progress.bytes)),
         Phase::Converting => format!("converting {}", human::rows(progress.rows)),
         Phase::Uploading => "writing to the store".to_owned(),
         Phase::Publishing => "publishing".to_owned(),

@@ -35,9 +35,9 @@ use tokio::sync::{
 use super::{
     inputs::{self, Declared, Inputs},
     screen::condition,
-    uploads::Uploads,
     visit::{Task, Visited, Visitor},
 };
+use crate::uploads::Uploads;
 
 /// Each visit may hold a connection and a copy of its source.
 const MOST_VISITS: usize = 8;
@@ -85,8 +85,8 @@ impl Controller {
             self.start_due();
             if welcome.is_some_and(|at| self.may_welcome(at)) {
                 welcome = None;
-                let Visitor { screen, endpoint, resources, .. } = &self.visitor;
-                screen.next_steps(endpoint, &resources.datasets());
+                let Visitor { screen, endpoint, credential, resources, .. } = &self.visitor;
+                screen.next_steps(endpoint, credential.as_deref(), &resources.datasets());
             }
             let now = Instant::now();
             let rest = self.next_due().into_iter().chain(welcome.filter(|&at| at > now)).min();
@@ -137,8 +137,11 @@ impl Controller {
         for (name, declared) in wanted {
             self.declare(name, declared);
         }
-        let checked = self.entries.values().filter_map(|entry| entry.task.checked.as_ref().ok());
-        self.uploads.set(checked.cloned());
+        let checked = self.entries.values().filter_map(|entry| {
+            let checked = entry.task.checked.as_ref().ok()?;
+            Some((checked.clone(), entry.task.declared.file.clone()))
+        });
+        self.uploads.set(checked);
     }
 
     fn declare(&mut self, name: DatasetName, declared: Declared) {

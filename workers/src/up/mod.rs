@@ -12,7 +12,6 @@ mod inputs;
 mod resources;
 mod screen;
 mod source;
-mod uploads;
 mod visit;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
@@ -20,7 +19,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use anyhow::Context;
 use clap::Args;
 use lakehouse_contract::Role;
-use lakehouse_http::{Service, shutdown_signal};
+use lakehouse_http::{Readiness, Service, shutdown_signal};
 use lakehouse_source::Reader;
 use lakehouse_store::{Location, Store};
 use tokio::sync::watch;
@@ -30,13 +29,14 @@ use crate::{
     data_dir::{self, DataDir},
     limits::Limits,
     listen::bind,
+    run::Runner,
     services::{Places, Services},
+    uploads::Uploads,
 };
 use controller::Controller;
 use follow::Follower;
 use resources::Resources;
 use screen::Screen;
-use uploads::Uploads;
 use visit::Visitor;
 
 /// Run resources on this machine: ingest their sources, serve SQL, follow their files
@@ -88,24 +88,31 @@ impl Up {
         let location = self.store.unwrap_or_else(|| Location::Folder(data.bucket()));
         let store = Store::open(&location).await?;
         let places = Places { cache: &data.cache(), spool: &data.spool() };
-        let mut services = Services::open(store, &ROLES, places, self.limits).await?;
+        let uploads = Uploads::default();
+        let services = Services::open(store, &ROLES, places, self.limits, uploads.clone(), None).await?;
 
-        let screen = Screen::default();
-        let (resources, uploads) = (Resources::default(), Uploads::default());
+        let (screen, resources) = (Screen::default(), Resources::default());
         let published = services.catalog.changes();
-        let declared = uploads.clone();
-        services.declare_uploads(move |name, file_name| declared.spec(name, file_name));
         let (changes, inputs) = watch::channel(Arc::new(inputs));
         let follower = Follower::new(self.paths)?;
         let reader = Reader::new(&data.spool())?;
 
+        let readiness = Readiness::default();
+        services.hold(&readiness);
         let gateway =
             lakehouse_gateway::router(services.upstreams(&ROLES), &lakehouse_gateway::Settings::default());
-        let service = Service::new("lakehouse", gateway.merge(resources.clone().router()))
-            .with_readiness(services.readiness());
-        let turn = Arc::default();
-        let visitor =
-            Visitor { services, reader, resources, screen: screen.clone(), endpoint: url.clone(), turn };
+        let service =
+            Service::new("lakehouse", gateway.merge(resources.clone().router())).with_readiness(readiness);
+        let (catalog, options) = (services.catalog.clone(), services.ingest.clone());
+        let visitor = Visitor {
+            services,
+            runner: Runner { catalog, reader, options },
+            resources,
+            screen: screen.clone(),
+            endpoint: url.clone(),
+            credential: self.access.credential(),
+            turn: Arc::default(),
+        };
         let mut controller = Controller::new(visitor, uploads);
         let first = inputs.borrow().clone();
         controller.accept(first).await;

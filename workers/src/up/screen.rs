@@ -51,8 +51,8 @@ impl Screen {
         if good { self.line(&line) } else { self.bars.aside(|| eprintln!("{line}")) }
     }
 
-    /// What to try, once the first round is over.
-    pub(crate) fn next_steps(&self, url: &str, datasets: &[Dataset]) {
+    /// What to try, once the first round is over. `credential` is how a shell says the token, where one is asked for.
+    pub(crate) fn next_steps(&self, url: &str, credential: Option<&str>, datasets: &[Dataset]) {
         let ready = datasets.iter().find(|dataset| {
             dataset
                 .status
@@ -66,7 +66,10 @@ impl Screen {
                 let table = hint::sql_name(name);
                 lines.push(format!("  {program} sql{server} 'SELECT * FROM {table} LIMIT 5'"));
                 let body = format!(r#"{{"sql": "SELECT count(*) FROM {}"}}"#, table.replace('"', "\\\""));
-                lines.push(format!("  curl -s {url}/v1/sql -d '{body}'"));
+                let header = credential
+                    .map(|token| format!(" -H \"Authorization: Bearer {token}\""))
+                    .unwrap_or_default();
+                lines.push(format!("  curl -s{header} {url}/v1/sql -d '{body}'"));
             }
             None => lines.push(format!("  {program} ingest{server} FILE.csv")),
         }

@@ -1,19 +1,21 @@
 //! Where a Dataset's rows are, for a process that has the resources' files at hand.
 
-use std::path::PathBuf;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use bytes::Bytes;
-use lakehouse_contract::Key;
 use lakehouse_plan::{
     ReadyDataset, Reason,
     dataset::{Objects, Source as Planned},
     documents::Resource,
     status::Failure,
 };
-use lakehouse_source::{HeaderMap, HeaderName, HeaderValue, Source};
-use lakehouse_store::s3::{S3Credentials, S3Settings};
+use lakehouse_source::{HeaderMap, Source};
 
 use super::inputs::Inputs;
+use crate::source::{Secret, object};
 
 /// What a Dataset reads, or why it cannot be told. `None` is an upload that has no file: clients send it.
 pub(crate) fn resolve(
@@ -31,25 +33,15 @@ pub(crate) fn resolve(
         }
         Planned::Http { url, sha256, headers_secret } => {
             let headers = match headers_secret {
-                Some(secret) => headers(inputs, secret)?,
+                Some(name) => secret(inputs, name)?.headers()?,
                 None => HeaderMap::new(),
             };
             Ok(Some(Source::Http { url: url.clone(), headers, sha256: sha256.clone() }))
         }
         Planned::S3 { bucket, objects: Objects::Key(key), endpoint, region, credentials_secret } => {
-            let key = Key::parse(key.as_str()).map_err(|error| {
-                Failure::new(Reason::InvalidSource, format!("spec.source.s3.key: {error}"))
-            })?;
-            let mut settings = S3Settings::new(bucket);
-            settings.path_style = endpoint.is_some();
-            settings.endpoint = endpoint.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
-            if let Some(region) = region {
-                settings.region.clone_from(region);
-            }
-            if let Some(secret) = credentials_secret {
-                settings.credentials = Some(credentials(inputs, secret)?);
-            }
-            Ok(Some(Source::S3 { settings: Box::new(settings), key }))
+            let secret = credentials_secret.as_ref().map(|name| secret(inputs, name)).transpose()?;
+            let endpoint = endpoint.as_ref().map(AsRef::<str>::as_ref);
+            object(bucket, key, endpoint, region.as_deref(), secret.as_ref()).map(Some)
         }
         Planned::S3 { objects: Objects::Prefix(_) | Objects::Glob(_), .. } => Err(Failure::new(
             Reason::NotSupported,
@@ -58,49 +50,21 @@ pub(crate) fn resolve(
     }
 }
 
-/// A Secret's entries as request headers.
-fn headers(inputs: &Inputs, secret: &str) -> Result<HeaderMap, Failure> {
+fn secret(inputs: &Inputs, name: &str) -> Result<Secret, Failure> {
     let missing = |sentence: String| Failure::new(Reason::SecretMissing, sentence);
-    let resource = inputs.text("Secret", secret).map_err(missing)?;
-    let mut headers = HeaderMap::new();
+    let resource = inputs.text("Secret", name).map_err(missing)?;
+    let mut entries = BTreeMap::new();
     for key in keys(resource) {
-        let value = inputs.entry("Secret", secret, &key).map_err(missing)?;
-        let invalid = || {
-            let sentence = format!("the entry `{key}` of the Secret `{secret}` is no request header");
-            Failure::new(Reason::SecretMissing, sentence)
-        };
-        let name = key.parse::<HeaderName>().map_err(|_| invalid())?;
-        let mut value = HeaderValue::from_bytes(value.trim_ascii()).map_err(|_| invalid())?;
-        value.set_sensitive(true);
-        headers.insert(name, value);
+        let value = inputs.entry("Secret", name, &key).map_err(missing)?;
+        entries.insert(key, value);
     }
-    Ok(headers)
-}
-
-fn credentials(inputs: &Inputs, secret: &str) -> Result<S3Credentials, Failure> {
-    let entry = |key: &str| {
-        let value = inputs
-            .entry("Secret", secret, key)
-            .map_err(|sentence| Failure::new(Reason::SecretMissing, sentence))?;
-        String::from_utf8(value.trim_ascii().to_vec()).map_err(|_| {
-            let sentence = format!("the entry `{key}` of the Secret `{secret}` is not UTF-8");
-            Failure::new(Reason::SecretMissing, sentence)
-        })
-    };
-    Ok(S3Credentials {
-        access_key: entry("AWS_ACCESS_KEY_ID")?,
-        secret_key: entry("AWS_SECRET_ACCESS_KEY")?,
-        session_token: None,
-    })
+    Ok(Secret { named: format!("the Secret `{name}`"), entries })
 }
 
 /// The names of a Secret's entries.
-fn keys(resource: &Resource) -> Vec<String> {
-    let Resource::Secret(secret) = resource else { return Vec::new() };
+fn keys(resource: &Resource) -> BTreeSet<String> {
+    let Resource::Secret(secret) = resource else { return BTreeSet::new() };
     let encoded = secret.data.iter().flat_map(|data| data.keys());
     let plain = secret.string_data.iter().flat_map(|data| data.keys());
-    let mut keys: Vec<String> = encoded.chain(plain).cloned().collect();
-    keys.sort();
-    keys.dedup();
-    keys
+    encoded.chain(plain).cloned().collect()
 }

@@ -12,14 +12,14 @@ use lakehouse_contract::{
     ingest::{IngestSpec, Phase, Progress},
 };
 use lakehouse_crds::{Dataset, dataset::LastIngest};
-use lakehouse_ingest::{SourceInfo, Tracker};
+use lakehouse_ingest::Tracker;
 use lakehouse_plan::{
     ReadyDataset, Reason,
     dataset::Refusal,
     human,
     status::{self, Facts, Failure, RunFacts, ServedFacts, SourceFacts},
 };
-use lakehouse_source::{Local, Reader, Reading, Source};
+use lakehouse_source::{Local, Reading, Source};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
@@ -28,7 +28,11 @@ use super::{
     screen::Screen,
     source,
 };
-use crate::{failure, services::Services};
+use crate::{
+    failure,
+    run::{self, Runner},
+    services::Services,
+};
 
 /// How often a running ingest is looked at.
 const GLANCE: Duration = Duration::from_millis(200);
@@ -37,10 +41,12 @@ const GLANCE: Duration = Duration::from_millis(200);
 #[derive(Clone)]
 pub(crate) struct Visitor {
     pub(crate) services: Services,
-    pub(crate) reader: Reader,
+    pub(crate) runner: Runner,
     pub(crate) resources: Resources,
     pub(crate) screen: Screen,
     pub(crate) endpoint: String,
+    /// How a shell says the token that clients must send, where one is asked for.
+    pub(crate) credential: Option<String>,
     /// Held by who reads from this machine's disk or ingests: two at once would share its cores and take twice the memory.
     pub(crate) turn: Arc<Mutex<()>>,
 }
@@ -103,6 +109,11 @@ impl Visitor {
             Err(_) => (None, outcome),
         };
         let served = self.serve(&task.name, manifest.as_deref()).await;
+        if let (Ok(dataset), None) = (&task.checked, outcome.failure())
+            && !dataset.suspend
+        {
+            run::collect(&self.services.catalog, &task.name, dataset.keep_versions).await;
+        }
         Visited { task, manifest, outcome, served }
     }
 
@@ -121,24 +132,18 @@ impl Visitor {
             Ok(None) => return self.wait_for_upload(dataset).await,
             Err(failure) => return Outcome::source_failed(failure),
         };
-        let manifest = match self.newest(&dataset.name).await {
-            Ok(manifest) => manifest,
+        let newest = match self.runner.newest(&dataset.name).await {
+            Ok(newest) => newest,
             Err(failure) => return Outcome::failed(failure),
         };
         let spec = dataset.ingest_of(&source.file_name());
-        // A digest that was read for other options says nothing about these.
-        let seen = manifest
-            .and_then(|manifest| manifest.origin.clone())
-            .filter(|origin| origin.inputs == spec.inputs_digest(&origin.source_digest))
-            .map(|origin| origin.source_digest);
         // What comes over a network is waited for beside the others, however long it takes.
         let turn = if source.is_here() { Some(self.turn.lock().await) } else { None };
         let Some(claim) = self.services.ingestd.claim(&spec.name) else {
             return Outcome::failed(Failure::new(Reason::Waiting, "An upload into the dataset is running."));
         };
         let tracker = claim.tracker();
-        let copied = |bytes, total: Option<u64>| tracker.fetched(bytes, total);
-        let reading = Box::pin(self.reader.read(&source, seen.as_deref(), &copied));
+        let reading = self.runner.read(&source, &spec, newest.as_deref(), tracker);
         match self.watch(task, tracker, reading).await {
             Ok(Reading::Unchanged) => Outcome { source: SourceFacts::Found, ..Outcome::default() },
             Ok(Reading::Here(local)) => {
@@ -148,7 +153,7 @@ impl Visitor {
                 };
                 Box::pin(self.ingest(task, tracker, &source, &local, &spec, turn)).await
             }
-            Err(error) => Outcome::source_failed(failure::of_source(&error)),
+            Err(failure) => Outcome::source_failed(failure),
         }
     }
 
@@ -157,23 +162,6 @@ impl Visitor {
             Ok(None) => Outcome { source: SourceFacts::WaitingForUpload, ..Outcome::default() },
             Ok(Some(_)) => Outcome { source: SourceFacts::Found, ..Outcome::default() },
             Err(error) => Outcome::failed(failure::of_catalog(&error)),
-        }
-    }
-
-    /// The newest version, served again where an earlier pin had put another one in its place.
-    async fn newest(&self, name: &DatasetName) -> Result<Option<Arc<DatasetManifest>>, Failure> {
-        let catalog = &self.services.catalog;
-        let manifest = catalog.get(name).await.map_err(|error| failure::of_catalog(&error))?;
-        match manifest {
-            Some(manifest) if manifest.version < manifest.latest_version => {
-                match catalog.rollback(name, Some(manifest.latest_version)).await {
-                    Ok(newest) => Ok(Some(newest)),
-                    // It is not kept any more; the source has the rows.
-                    Err(lakehouse_catalog::Error::UnknownVersion { .. }) => Ok(Some(manifest)),
-                    Err(error) => Err(failure::of_catalog(&error)),
-                }
-            }
-            manifest => Ok(manifest),
         }
     }
 
@@ -187,17 +175,13 @@ impl Visitor {
         _turn: MutexGuard<'_, ()>,
     ) -> Outcome {
         let started = Timestamp::now();
-        let info = SourceInfo { source: source.to_string(), digest: local.digest.clone() };
-        let (store, catalog, options) = (&self.services.store, &self.services.catalog, &self.services.ingest);
-        let work = lakehouse_ingest::ingest(store, catalog, &local.path, spec, info, tracker, options);
+        let work = self.runner.ingest(source, local, spec, tracker);
         let result = self.watch(task, tracker, work).await;
         let finished = Timestamp::now();
         let took = u64::try_from(finished.duration_since(started).as_millis()).unwrap_or(0);
         let message = match &result {
-            Ok(answer) => {
-                format!("Version {} was published with {}.", answer.version, human::rows(answer.rows))
-            }
-            Err(error) => error.to_string(),
+            Ok(answer) => run::told(answer),
+            Err(failure) => failure.message.clone(),
         };
         let last_ingest = Some(LastIngest {
             started: Some(Time(started)),
@@ -206,8 +190,7 @@ impl Visitor {
             job: None,
             message: Some(message),
         });
-        let failed = result.err().map(|error| failure::of_ingest(&error));
-        Outcome { source: SourceFacts::Found, failed, last_ingest }
+        Outcome { source: SourceFacts::Found, failed: result.err(), last_ingest }
     }
 
     /// Waits for `work`, and shows meanwhile how far it is.

@@ -18,6 +18,8 @@ pub struct Blob {
     pub size: u64,
     /// SHA-256 of the content, lower-case hexadecimal.
     pub sha256: String,
+    /// Whether it lay there before, and how old it is then is not said.
+    pub existed: bool,
 }
 
 impl Store {
@@ -52,8 +54,9 @@ impl Store {
             message: format!("no blob can lie below `{folder}`: {error}"),
         })?;
         match self.put(&key, body, Condition::Absent).await {
+            Ok(_) => Ok(Blob { key, size, sha256, existed: false }),
             // The same name is the same content, whoever wrote it.
-            Ok(_) | Err(Error::Conflict { .. }) => Ok(Blob { key, size, sha256 }),
+            Err(Error::Conflict { .. }) => Ok(Blob { key, size, sha256, existed: true }),
             Err(error) => Err(error),
         }
     }

@@ -19,7 +19,7 @@ mod objects;
 pub mod probe;
 pub mod s3;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use lakehouse_contract::Key;
 
@@ -53,14 +53,27 @@ impl Store {
     /// Opens the store at `location` and probes it. How to reach S3 is read from the environment.
     pub async fn open(location: &Location) -> Result<Self> {
         match location {
-            Location::S3 { bucket, prefix } => {
-                let settings = s3::S3Settings::from_env(bucket)?;
-                let settings = s3::S3Settings { prefix: prefix.clone(), ..settings };
-                Self::s3(settings).await
-            }
+            Location::S3 { bucket, prefix } => Self::s3(from_env(bucket, prefix.as_ref())?).await,
             Location::Folder(path) => Self::folder(path).await,
             Location::Memory => Ok(Self::memory()),
         }
+    }
+
+    /// The same, except that a bucket which cannot be reached is not waited for: the caller tries again.
+    pub async fn open_at_once(location: &Location) -> Result<Self> {
+        let Location::S3 { bucket, prefix } = location else { return Self::open(location).await };
+        let settings = from_env(bucket, prefix.as_ref())?;
+        let impatient = s3::S3Settings { deadline: Duration::ZERO, ..settings.clone() };
+        Self::s3(impatient).await?;
+        Self::unprobed(settings).await
+    }
+
+    /// Finds what is wrong with `location` and the environment before anything is asked: no retry would help.
+    pub async fn check(location: &Location) -> Result<()> {
+        if let Location::S3 { bucket, prefix } = location {
+            Self::unprobed(from_env(bucket, prefix.as_ref())?).await?;
+        }
+        Ok(())
     }
 
     /// Opens a folder of this machine as a store, making it when it is not there, and probes it.
@@ -74,11 +87,15 @@ impl Store {
     /// Opens a bucket, or the part of one below a prefix, and probes it.
     pub async fn s3(settings: s3::S3Settings) -> Result<Self> {
         let name = settings.to_string();
-        let prefix = settings.prefix.clone();
-        let whole = Self::new(s3::S3::connect(settings).await?);
-        let store = prefix.map_or_else(|| whole.clone(), |prefix| whole.below(prefix));
+        let store = Self::unprobed(settings).await?;
         probe::conditional_writes(&*store.objects, &name).await?;
         Ok(store)
+    }
+
+    async fn unprobed(settings: s3::S3Settings) -> Result<Self> {
+        let prefix = settings.prefix.clone();
+        let whole = Self::new(s3::S3::connect(settings).await?);
+        Ok(prefix.map_or_else(|| whole.clone(), |prefix| whole.below(prefix)))
     }
 
     /// The part of this store below `prefix`, as a store of its own.
@@ -130,4 +147,9 @@ impl Store {
     pub fn local_file(&self, key: &Key) -> Option<std::path::PathBuf> {
         self.objects.local_file(key)
     }
+}
+
+/// How to reach a bucket, or the part of it below a prefix, as the environment says.
+fn from_env(bucket: &str, prefix: Option<&Key>) -> Result<s3::S3Settings> {
+    Ok(s3::S3Settings { prefix: prefix.cloned(), ..s3::S3Settings::from_env(bucket)? })
 }

@@ -155,10 +155,19 @@ fn text(path: &Path) -> io::Result<String> {
     Ok(texts.join("\n"))
 }
 
+/// The first token of `text`, or else of the file as it is now.
+pub(super) fn first(fixed: Option<&str>, file: Option<&Path>) -> Option<String> {
+    let first_of = |text: &str| words(text).next().map(str::to_owned);
+    fixed.and_then(first_of).or_else(|| first_of(&text(file?).ok()?))
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| c == ',' || c.is_whitespace()).filter(|token| !token.is_empty())
+}
+
 fn parse(text: &str) -> Result<Vec<Hash>, Invalid> {
-    let tokens = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|token| !token.is_empty());
     let hashes =
-        tokens
+        words(text)
             .enumerate()
             .map(|(at, token)| {
                 if is_sendable(token) { Ok(hash(token.as_bytes())) } else { Err(Invalid::Character(at + 1)) }

@@ -70,7 +70,7 @@ impl Header {
 fn other_format(bytes: &[u8]) -> Option<&'static str> {
     const LOOKED_AT: usize = 8192;
     const SIGNATURES: [(&[u8], &str); 11] = [
-        (b"PAR1", "Parquet; declare `format: Parquet` or give the file that ending"),
+        (b"PAR1", "Parquet, which cannot be read yet; save it as CSV"),
         (b"\x1f\x8b", "gzip; decompress it first"),
         (b"\x28\xb5\x2f\xfd", "zstd; decompress it first"),
         (b"BZh", "bzip2; decompress it first"),

@@ -39,7 +39,6 @@ impl From<Error> for Problem {
             .because(error),
             Error::Cancelled => Self::unavailable(says, 1),
             Error::Catalog(error) => error.into(),
-            Error::Store(error) => lakehouse_catalog::Error::from(error).into(),
         }
     }
 }

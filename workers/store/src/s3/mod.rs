@@ -271,8 +271,11 @@ async fn http_client(settings: &S3Settings) -> Result<SharedHttpClient> {
     Ok(HttpClient::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(tls).build_https())
 }
 
-/// A configuration with the fixed keys of the settings, or else with those that AWS hands to its pods and machines.
+/// A configuration without keys, with the fixed keys of the settings, or else with those that AWS hands to its pods and machines.
 async fn credentials(settings: &S3Settings, http: SharedHttpClient) -> config::Builder {
+    if settings.anonymous {
+        return aws_sdk_s3::Config::builder().allow_no_auth();
+    }
     if let Some(S3Credentials { access_key, secret_key, session_token }) = &settings.credentials {
         let keys = Credentials::new(access_key, secret_key, session_token.clone(), None, "settings");
         return aws_sdk_s3::Config::builder().credentials_provider(keys);

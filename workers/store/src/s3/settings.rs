@@ -25,6 +25,8 @@ pub struct S3Settings {
     pub region: String,
     /// Fixed keys; when unset, those that AWS hands to the pod or machine.
     pub credentials: Option<S3Credentials>,
+    /// Requests are not signed at all, whatever keys there are.
+    pub anonymous: bool,
     /// PEM certificates that are trusted besides those of the system.
     pub ca_file: Option<PathBuf>,
     /// `endpoint/bucket/key` instead of `bucket.endpoint/key`.
@@ -53,6 +55,7 @@ impl S3Settings {
             endpoint: None,
             region: DEFAULT_REGION.to_owned(),
             credentials: None,
+            anonymous: false,
             ca_file: None,
             path_style: false,
             deadline: DEADLINE,
@@ -145,13 +148,15 @@ impl fmt::Display for S3Settings {
 
 impl fmt::Debug for S3Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { bucket, prefix, endpoint, region, credentials, ca_file, path_style, deadline } = self;
+        let Self { bucket, prefix, endpoint, region, credentials, anonymous, ca_file, path_style, deadline } =
+            self;
         f.debug_struct("S3Settings")
             .field("bucket", bucket)
             .field("prefix", prefix)
             .field("endpoint", endpoint)
             .field("region", region)
             .field("credentials", credentials)
+            .field("anonymous", anonymous)
             .field("ca_file", ca_file)
             .field("path_style", path_style)
             .field("deadline", deadline)

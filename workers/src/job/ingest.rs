@@ -1,0 +1,160 @@
+//! The ingest Job: one run over a source, with its progress on a port of the pod.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use clap::Args;
+use jiff::Timestamp;
+use lakehouse_contract::{
+    DatasetManifest, Role,
+    ingest::IngestSpec,
+    job::{Done, IngestJob, Summary},
+};
+use lakehouse_http::Service;
+use lakehouse_ingest::{
+    Options,
+    service::{self as ingestd, Ingestd},
+};
+use lakehouse_plan::{Reason, human, status::Failure};
+use lakehouse_source::{Reader, Reading};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Common, source};
+use crate::{
+    access::Access,
+    data_dir, failure,
+    limits::Limits,
+    listen::bind,
+    run::{self, Runner},
+};
+
+/// Read a source once, publish its rows, and let old versions go
+#[derive(Debug, Args)]
+pub(crate) struct Ingest {
+    /// What to do, as JSON
+    #[arg(long, value_name = "FILE")]
+    job: PathBuf,
+    /// A folder with the source's Secret or ConfigMap, an entry a file
+    #[arg(long, value_name = "DIR")]
+    source: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+    /// A folder for files on their way; everything in it can be lost
+    #[arg(long, env = "LAKEHOUSE_CACHE")]
+    cache: Option<PathBuf>,
+    /// Where /ingest/progress and probes are answered meanwhile; nowhere without it
+    #[arg(long, env = "LAKEHOUSE_LISTEN")]
+    listen: Option<SocketAddr>,
+    #[command(flatten)]
+    access: Access,
+    #[command(flatten)]
+    limits: Limits,
+}
+
+impl Ingest {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let summary = self.common.summary.clone();
+        Box::pin(super::run(summary.as_deref(), self.work())).await
+    }
+
+    async fn work(self) -> Result<Summary, Failure> {
+        let started = Timestamp::now();
+        let IngestJob { spec, source, keep_versions } = read_job(&self.job)?;
+        let source = source::resolve(&source, self.source.as_deref())?;
+        let spool = data_dir::cache(self.cache.as_deref()).map_err(of_this_pod)?.join("spool");
+        let reader = Reader::new(&spool).map_err(|error| failure::of_source(&error))?;
+        let options = Options::new(&spool);
+
+        let catalog = self.limits.catalog(self.common.open_store().await?);
+        let ingestd = Ingestd::new(catalog.clone(), self.limits.ingest(options.clone()));
+        let _served = self.serve(&ingestd).await?;
+        let claim = ingestd.claim(&spec.name).expect("nobody else has this service");
+
+        let runner = Runner { catalog, reader, options };
+        let newest = runner.newest(&spec.name).await?;
+        let reading = runner.read(&source, &spec, newest.as_deref(), claim.tracker()).await?;
+        let done = match (reading, newest) {
+            (Reading::Here(local), _) => {
+                let answer = runner.ingest(&source, &local, &spec, claim.tracker()).await?;
+                Done {
+                    version: answer.version,
+                    rows: answer.rows,
+                    bytes: answer.bytes,
+                    files: answer.files as u64,
+                    rejected_rows: answer.rejected_rows,
+                    unchanged: answer.unchanged,
+                    source_digest: local.digest.clone(),
+                    format: spec.format.to_string(),
+                    started,
+                    finished: Timestamp::now(),
+                    message: run::told(&answer),
+                }
+            }
+            (Reading::Unchanged, Some(newest)) => unchanged(&newest, &spec, started),
+            (Reading::Unchanged, None) => {
+                let sentence = "the source was called unchanged before it was ever read";
+                return Err(Failure::new(Reason::Failed, sentence));
+            }
+        };
+        run::collect(&runner.catalog, &spec.name, keep_versions).await;
+        Ok(Summary::Done(done))
+    }
+
+    /// Answers for the progress until it is dropped.
+    async fn serve(&self, ingestd: &Ingestd) -> Result<Option<AbortOnDropHandle<()>>, Failure> {
+        let Some(address) = self.listen else { return Ok(None) };
+        let settings = self.access.settings().map_err(of_this_pod)?;
+        settings.auth.check_listen(address).map_err(of_this_pod)?;
+        let listener = bind(address).await.map_err(of_this_pod)?;
+        let address = listener.local_addr().map_err(of_this_pod)?;
+        println!("{} listens on http://{address}", Role::Ingestd);
+        let service = Service::new(Role::Ingestd.as_str(), ingestd::progress_router(ingestd.clone()));
+        let serve = async move {
+            if let Err(error) =
+                lakehouse_http::serve(listener, service, settings, std::future::pending()).await
+            {
+                tracing::warn!(%error, "Nobody can see the progress");
+            }
+        };
+        Ok(Some(AbortOnDropHandle::new(tokio::spawn(serve))))
+    }
+}
+
+/// The version that is there, told as the result of a run that had nothing to do.
+fn unchanged(newest: &Arc<DatasetManifest>, spec: &IngestSpec, started: Timestamp) -> Done {
+    let origin = newest.origin.clone().unwrap_or_default();
+    Done {
+        version: newest.version,
+        rows: newest.row_count,
+        bytes: newest.objects.iter().map(|object| object.size).sum(),
+        files: newest.objects.len() as u64,
+        rejected_rows: origin.rejected_rows,
+        unchanged: true,
+        source_digest: origin.source_digest,
+        format: spec.format.to_string(),
+        started,
+        finished: Timestamp::now(),
+        message: format!(
+            "The source has not changed since version {}, which has {}.",
+            newest.version,
+            human::rows(newest.row_count)
+        ),
+    }
+}
+
+fn read_job(path: &Path) -> Result<IngestJob, Failure> {
+    let shown = path.display();
+    let text = std::fs::read(path)
+        .map_err(|error| Failure::new(Reason::PodFailed, format!("{shown} cannot be read: {error}")))?;
+    serde_json::from_slice(&text)
+        .map_err(|error| Failure::new(Reason::InvalidSpec, format!("{shown} is no ingest Job: {error}")))
+}
+
+/// What is wrong with the pod and not with what it was asked for.
+fn of_this_pod(error: impl Into<anyhow::Error>) -> Failure {
+    Failure::new(Reason::PodFailed, format!("{:#}", error.into()))
+}

@@ -1,0 +1,109 @@
+//! `lakehouse job`: the work of a Job's pod, from its file to its last words.
+//!
+//! ```text
+//! ingest.json, mounted Secrets ─► ingest ─► store ─► catalogue ─► collect ─► summary, exit status
+//!                                    └► /ingest/progress
+//! ```
+//! The exit status says whether the same again may end better: 65 (`EX_DATAERR`) asks for an edit, 75 (`EX_TEMPFAIL`) does not.
+
+mod ingest;
+mod purge;
+mod source;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use lakehouse_contract::job::Summary;
+use lakehouse_http::shutdown_signal;
+use lakehouse_plan::{Reason, Retry, status::Failure};
+use lakehouse_store::{Location, Store};
+
+/// Of sysexits.h.
+const EX_DATAERR: u8 = 65;
+const EX_TEMPFAIL: u8 = 75;
+
+/// Do the work of one Job of a cluster, and end
+#[derive(Debug, Args)]
+pub(crate) struct Job {
+    #[command(subcommand)]
+    work: Work,
+}
+
+#[derive(Debug, Subcommand)]
+enum Work {
+    Ingest(Box<ingest::Ingest>),
+    Purge(purge::Purge),
+}
+
+/// What every Job is given.
+#[derive(Debug, Args)]
+struct Common {
+    #[arg(
+        long,
+        env = "LAKEHOUSE_STORE",
+        help = "The store: s3://BUCKET[/PREFIX] (AWS_* variables say how to reach it) or a folder"
+    )]
+    store: Location,
+    /// Where the last words go, as JSON: a pod's termination message
+    #[arg(long, value_name = "FILE")]
+    summary: Option<PathBuf>,
+}
+
+impl Job {
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+        match self.work {
+            Work::Ingest(ingest) => ingest.run().await,
+            Work::Purge(purge) => purge.run().await,
+        }
+    }
+}
+
+impl Common {
+    async fn open_store(&self) -> Result<Store, Failure> {
+        let opened = Box::pin(Store::open(&self.store)).await;
+        opened.map_err(|error| Failure::new(Reason::StoreFailed, error.to_string()))
+    }
+}
+
+/// Runs a Job's work until it ends or the process is asked to end, and tells what came of it.
+async fn run(
+    summary: Option<&Path>,
+    work: impl Future<Output = Result<Summary, Failure>>,
+) -> anyhow::Result<ExitCode> {
+    let started = Timestamp::now();
+    let ended = tokio::select! {
+        ended = work => ended,
+        () = shutdown_signal() => {
+            let sentence = "The run was stopped before its end; nothing of it is half-published.";
+            Err(Failure::new(Reason::Interrupted, sentence))
+        }
+    };
+    let finished = Timestamp::now();
+    let (words, code) = match ended {
+        Ok(words) => (words, ExitCode::SUCCESS),
+        Err(Failure { reason, message }) => {
+            let code = match reason.retry() {
+                Retry::OnEdit => EX_DATAERR,
+                Retry::Backoff => EX_TEMPFAIL,
+            };
+            let reason = reason.as_str().to_owned();
+            (Summary::Failed { reason, message, started, finished }, ExitCode::from(code))
+        }
+    };
+    if let Some(file) = summary
+        && let Err(error) = fs::write(file, words.to_json())
+    {
+        eprintln!("lakehouse: the summary could not be written to {}: {error}", file.display());
+    }
+    match &words {
+        Summary::Done(done) => println!("{}", done.message),
+        Summary::Purged(purged) => println!("{}", purged.message),
+        Summary::Failed { reason, message, .. } => eprintln!("lakehouse: {reason}: {message}"),
+    }
+    Ok(code)
+}
