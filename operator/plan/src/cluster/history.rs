@@ -161,9 +161,9 @@ fn is_of(job: &Job, component: Component) -> bool {
     job.labels().get(COMPONENT_LABEL).is_some_and(|label| label == component.as_str())
 }
 
-/// A purge Job has no owner; it carries its Dataset's uid as an annotation.
+/// A purge Job has no owner; it tells its Dataset by an annotation.
 fn belongs_to(job: &Job, uid: &str) -> bool {
-    annotation(job, meta::UID) == Some(uid)
+    annotation(job, meta::UID) == Some(uid) || job.owner_references().iter().any(|owner| owner.uid == uid)
 }
 
 fn annotation<'a>(job: &'a Job, key: &str) -> Option<&'a str> {

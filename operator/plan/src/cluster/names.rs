@@ -1,6 +1,6 @@
 //! How everything in a namespace is called.
 
-use lakehouse_contract::dataset::hex;
+use lakehouse_contract::{Role, dataset::hex};
 use sha2::{Digest, Sha256};
 
 /// The owner of the fields that the operator applies.
@@ -28,7 +28,7 @@ const DIGEST: usize = 10;
 
 /// Where SQL of a namespace is answered.
 pub fn endpoint(namespace: &str) -> String {
-    format!("http://{GATEWAY}.{namespace}.svc:3110")
+    format!("http://{GATEWAY}.{namespace}.svc:{}", Role::Gateway.port())
 }
 
 /// A Dataset's name as a label's value and at the start of its children's names.

@@ -256,6 +256,8 @@ fn over_nodes(component: Component) -> TopologySpreadConstraint {
         max_skew: 1,
         topology_key: "kubernetes.io/hostname".to_owned(),
         when_unsatisfiable: "ScheduleAnyway".to_owned(),
+        // Those that a roll-out is about to remove do not count.
+        match_label_keys: Some(vec!["pod-template-hash".to_owned()]),
         label_selector: Some(LabelSelector {
             match_labels: Some(meta::selector(component)),
             ..LabelSelector::default()

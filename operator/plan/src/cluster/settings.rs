@@ -243,6 +243,16 @@ mod tests {
     }
 
     #[test]
+    fn a_word_without_a_value_is_one_that_was_left_out() {
+        let text = "{image: i, imagePullPolicy: null, logLevel: info, tokenSecret: t,
+            store: {url: 's3://bucket', endpoint: null, pathStyle: null, region: null},
+            gateway: {resources: {}}, ingest: {activeDeadlineSeconds: null}, pods: {priorityClassName: null}}";
+        let settings = Settings::parse(text).unwrap();
+        assert_eq!((settings.store.endpoint, settings.pods.priority_class_name), (None, None));
+        assert_eq!(settings.gateway, Gateway::default());
+    }
+
+    #[test]
     fn every_word_is_understood() {
         let settings = Settings::parse(EVERYTHING).unwrap();
         assert_eq!(settings.store_url("team-a"), "s3://lakehouse/deep");

@@ -482,6 +482,7 @@ fn jobs_of_an_earlier_dataset_of_the_name_are_not_this_ones() {
     let job = world.only_job().name_any();
     world.change(&job, |job, _| {
         job.annotations_mut().insert("lakehouse.dev/uid".to_owned(), "another".to_owned());
+        job.owner_references_mut()[0].uid = "another".to_owned();
     });
     assert_eq!(world.plan().children.len(), 2);
 }

@@ -176,7 +176,15 @@ impl World {
 
     /// The Job controller, the garbage collector and the kubelet each do one thing.
     pub(crate) fn tick(&mut self, end: End) {
+        self.tick_but(end, |_| false);
+    }
+
+    /// As [`Self::tick`], but nothing happens to some Jobs.
+    pub(crate) fn tick_but(&mut self, end: End, rests: impl Fn(&Job) -> bool) {
         for job in self.jobs.clone() {
+            if rests(&job) {
+                continue;
+            }
             let (name, suspended) = (job.name_any(), job.spec.as_ref().unwrap().suspend == Some(true));
             let live = self.pods_of(&job).into_iter().find(|pod| !has_ended(pod));
             if job.metadata.deletion_timestamp.is_some() {

@@ -138,6 +138,8 @@ fn deployment(
         metadata: metadata.clone(),
         spec: Some(PodDisruptionBudgetSpec {
             max_unavailable: Some(IntOrString::Int(1)),
+            // A pod that does not work anyway must not hold back a node that is drained.
+            unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
             selector: Some(selector.clone()),
             ..PodDisruptionBudgetSpec::default()
         }),
