@@ -66,7 +66,7 @@ impl Default for Metrics {
             ours.register("reconcile_duration_seconds", "How long a reconcile took", duration);
             ours.register("api_requests", "Requests to the API server", requests);
             ours.register("watch_restarts", "Watches that broke off and were begun again", restarts);
-            ours.register("leader", "1 while this operator leads", leader);
+            ours.register("leader", "Whether this operator leads", leader);
         });
         metrics
     }

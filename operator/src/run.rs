@@ -20,7 +20,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -101,7 +101,7 @@ pub async fn run(
     let election = options.lease_namespace.map(|namespace| {
         let election = Election::new(client, &namespace, options.identity, options.timing);
         let (leading, retired) = (leading.clone(), retired.clone());
-        tokio::spawn(async move { election.run(&leading, retired).await })
+        begin(async move { election.run(&leading, retired).await })
     });
     let work = || lead(context.clone(), metrics.clone(), health.clone(), stop.clone());
     while_leading(leading.subscribe(), &stop, work).await;
@@ -113,6 +113,11 @@ pub async fn run(
     drop(watches);
     server.await.context("the server of health and metrics broke off")??;
     Ok(())
+}
+
+/// A task that ends with whoever began it.
+fn begin<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> AbortOnDropHandle<T> {
+    AbortOnDropHandle::new(tokio::spawn(work))
 }
 
 fn context(client: Client, settings: Settings, identity: String) -> anyhow::Result<Context> {

@@ -110,13 +110,15 @@ pub struct Health {
 struct State {
     begun: usize,
     expected: usize,
-    waiting: BTreeMap<String, String>,
+    /// Those whose first list is not complete, by their number: where, and why not.
+    waiting: BTreeMap<usize, (String, String)>,
 }
 
 /// The part of [`Health`] of one watch.
 struct Part {
     health: Health,
     kind: &'static str,
+    number: usize,
     place: String,
     told: Mutex<BTreeSet<String>>,
 }
@@ -143,11 +145,12 @@ impl Health {
             Scope::All => kind.to_owned(),
             Scope::Namespace(namespace) => format!("{kind} in {namespace}"),
         };
+        let mut number = 0;
         self.update(|state| {
-            state.begun += 1;
-            state.waiting.insert(place.clone(), "being read".to_owned());
+            (number, state.begun) = (state.begun, state.begun + 1);
+            state.waiting.insert(number, (place.clone(), "being read".to_owned()));
         });
-        Part { health: self.clone(), kind, place, told: Mutex::default() }
+        Part { health: self.clone(), kind, number, place, told: Mutex::default() }
     }
 
     fn update(&self, change: impl FnOnce(&mut State)) {
@@ -158,7 +161,7 @@ impl Health {
             self.complete.send_replace(true);
         } else {
             let reasons: Vec<String> =
-                state.waiting.iter().map(|(place, reason)| format!("{place}: {reason}")).collect();
+                state.waiting.values().map(|(place, reason)| format!("{place}: {reason}")).collect();
             self.readiness.hold(WATCHES, reasons.join("; "));
         }
     }
@@ -168,7 +171,7 @@ impl Part {
     fn well(&self) {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.health.update(|state| {
-            state.waiting.remove(&self.place);
+            state.waiting.remove(&self.number);
         });
     }
 
@@ -182,7 +185,7 @@ impl Part {
             debug!("The watch of {} broke off again: {reason}", self.place);
         }
         self.health.update(|state| {
-            if let Some(waiting) = state.waiting.get_mut(&self.place) {
+            if let Some((_, waiting)) = state.waiting.get_mut(&self.number) {
                 *waiting = reason;
             }
         });

@@ -1,0 +1,302 @@
+//! The operator against a real API server, while the tests play everything else that a cluster has.
+
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+mod play;
+
+use std::time::Duration;
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    batch::v1::Job,
+    core::v1::{ConfigMap, ResourceQuota, Secret, Service},
+};
+use kube::{
+    ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+};
+use lakehouse_crds::Dataset;
+use play::{Course, Operator, Play, condition, config, eventually};
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dataset_becomes_ready_and_then_nothing_is_sent() {
+    let play = Play::new("ready").await;
+    let operator = play.operator().await;
+    play.apply("people", json!({})).await;
+    play.becomes_ready("people").await;
+
+    let dataset = play.dataset("people").await;
+    let status = dataset.status.clone().unwrap();
+    assert_eq!((status.version, status.rows), (Some(1), Some(2)));
+    assert_eq!(status.endpoint.as_deref(), Some("http://lakehouse.ready.svc:3110"));
+    assert_eq!(play.events_of("people").await, ["Normal Ingesting", "Normal UpToDate", "Normal Serving"]);
+    let jobs = play.api::<Job>().list(&ListParams::default()).await.unwrap().items;
+    assert_eq!(jobs.len(), 1);
+    assert_eq!(jobs[0].owner_references()[0].uid, dataset.uid().unwrap());
+
+    let token = play.api::<Secret>().get("lakehouse-token").await.unwrap();
+    let token = String::from_utf8(token.data.unwrap()["token"].0.clone()).unwrap();
+    assert!(token.len() >= 32, "{token}");
+    assert_eq!(play.pods.tokens(), [format!("Bearer {token}")]);
+
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (before, version) = (operator.metrics.requests(), play.dataset("people").await.resource_version());
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert_eq!(operator.metrics.requests(), before, "an operator without news sends nothing");
+    assert_eq!(play.dataset("people").await.resource_version(), version);
+    operator.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_edited_or_deleted_by_hand_comes_back() {
+    let play = Play::new("drift").await;
+    let _operator = play.operator().await;
+    play.apply("people", json!({})).await;
+    play.becomes_ready("people").await;
+
+    let edit = PatchParams::default();
+    let patch = Patch::Merge(json!({"spec": {"replicas": 4}}));
+    play.api::<Deployment>().patch("lakehouse", &edit, &patch).await.unwrap();
+    let patch = Patch::Merge(json!({"data": {"LAKEHOUSE_STORE": "s3://elsewhere"}}));
+    play.api::<ConfigMap>().patch("lakehouse-settings", &edit, &patch).await.unwrap();
+    // Without this label nobody sees it any more.
+    let patch = Patch::Merge(json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": null}}}));
+    play.api::<Service>().patch("lakehouse", &edit, &patch).await.unwrap();
+    play.api::<Service>().delete("lakehouse-query", &DeleteParams::default()).await.unwrap();
+
+    eventually("everything is as it was", async || {
+        let deployment = play.api::<Deployment>().get("lakehouse").await.unwrap();
+        let settings = play.api::<ConfigMap>().get("lakehouse-settings").await.unwrap();
+        let service = play.api::<Service>().get("lakehouse").await.unwrap();
+        deployment.spec.unwrap().replicas == Some(1)
+            && settings.data.unwrap()["LAKEHOUSE_STORE"] == "s3://lakehouse/drift"
+            && service.labels().contains_key("app.kubernetes.io/managed-by")
+            && play.api::<Service>().get_opt("lakehouse-query").await.unwrap().is_some()
+    })
+    .await;
+    play.becomes_ready("people").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_a_quota_forbids_is_told_and_made_once_there_is_room() {
+    let play = Play::new("quota").await;
+    let _operator = play.operator().await;
+    forbid(&play, "count/jobs.batch").await;
+    play.apply("people", json!({})).await;
+    let message = play.becomes("people", "Ready", "False", "ObjectRefused").await;
+    assert!(message.contains("exceeded quota: nothing"), "{message}");
+    eventually("an Event tells it", async || {
+        play.events_of("people").await.contains(&"Warning ObjectRefused".to_owned())
+    })
+    .await;
+    play.api::<ResourceQuota>().delete("nothing", &DeleteParams::default()).await.unwrap();
+    play.becomes_ready("people").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_object_that_is_refused_is_told_by_every_dataset() {
+    let play = Play::new("shared-quota").await;
+    forbid(&play, "count/deployments.apps").await;
+    let _operator = play.operator().await;
+    for name in ["one", "two"] {
+        play.apply(name, json!({})).await;
+    }
+    for name in ["one", "two"] {
+        let message = play.becomes(name, "Served", "False", "ObjectRefused").await;
+        assert!(message.contains("exceeded quota: nothing"), "{message}");
+    }
+    play.api::<ResourceQuota>().delete("nothing", &DeleteParams::default()).await.unwrap();
+    for name in ["one", "two"] {
+        play.becomes_ready(name).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_ingest_says_why_and_an_edit_mends_it() {
+    let play = Play::new("failed").await;
+    let _operator = play.operator().await;
+    play.jobs_of("people", Course::Fails("InvalidData", "line 3: a quote is not closed"));
+    play.apply("people", json!({})).await;
+    let message = play.becomes("people", "Ready", "False", "InvalidData").await;
+    assert!(message.contains("line 3: a quote is not closed"), "{message}");
+    let dataset = play.dataset("people").await;
+    assert_eq!(condition(&dataset, "Stalled").unwrap().status, "True");
+    let warnings = play.events_of("people").await;
+    assert_eq!(warnings.iter().filter(|event| *event == "Warning InvalidData").count(), 1, "{warnings:?}");
+
+    play.jobs_of("people", Course::Done);
+    play.apply("people", json!({"csv": {"header": false}})).await;
+    play.becomes_ready("people").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_cannot_start_shows_in_the_conditions() {
+    let play = Play::new("stuck").await;
+    let _operator = play.operator().await;
+    play.jobs_of("people", Course::Stuck("ErrImagePull", "pull access denied for lakehouse"));
+    play.apply("people", json!({})).await;
+    let message = play.becomes("people", "Ready", "False", "ImagePullFailed").await;
+    assert!(message.contains("pull access denied"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_progress_of_an_ingest_reaches_the_status() {
+    let play = Play::new("progress").await;
+    let _operator = play.operator().await;
+    play.jobs_of("people", Course::Runs);
+    play.apply("people", json!({})).await;
+    let mut rows = Vec::new();
+    eventually("the status shows how far it is", async || {
+        let progress = play.dataset("people").await.status.and_then(|status| status.progress);
+        rows.extend(progress.map(|progress| progress.rows));
+        rows.dedup();
+        rows.len() >= 3
+    })
+    .await;
+    assert!(rows.is_sorted(), "{rows:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_over_http_is_seen() {
+    let play = Play::new("upload").await;
+    let _operator = play.operator().await;
+    play.apply("people", json!({"source": {"upload": {}}})).await;
+    play.becomes("people", "Ready", "False", "WaitingForUpload").await;
+    play.pods.publish("people", 7);
+    play.pods.notify();
+    play.becomes_ready("people").await;
+    assert_eq!(play.dataset("people").await.status.unwrap().rows, Some(7));
+    assert_eq!(play.api::<Job>().list(&ListParams::default()).await.unwrap().items.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pinned_version_is_served_and_the_newest_again_without_the_pin() {
+    let play = Play::new("pin").await;
+    let _operator = play.operator().await;
+    play.apply("people", json!({})).await;
+    play.becomes_ready("people").await;
+    play.apply("people", json!({"csv": {"header": false}})).await;
+    eventually("version 2 is told", async || version_of(&play, "people").await == Some(2)).await;
+
+    play.apply("people", json!({"csv": {"header": false}, "version": 1})).await;
+    eventually("version 1 is told", async || version_of(&play, "people").await == Some(1)).await;
+    play.becomes_ready("people").await;
+    assert_eq!(play.pods.current("people"), 1);
+    play.apply("people", json!({"csv": {"header": false}, "version": 9})).await;
+    let message = play.becomes("people", "Ready", "False", "VersionNotKept").await;
+    assert!(message.contains("there is no such version"), "{message}");
+    play.apply("people", json!({"csv": {"header": false}})).await;
+    eventually("version 2 is told again", async || version_of(&play, "people").await == Some(2)).await;
+    play.becomes_ready("people").await;
+    assert_eq!(play.pods.newest("people"), 2, "nothing was read again for that");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dataset_whose_rows_go_with_it_waits_for_the_purge() {
+    let play = Play::new("purge").await;
+    let _operator = play.operator().await;
+    play.apply("people", json!({"deletionPolicy": "Delete"})).await;
+    play.becomes_ready("people").await;
+    assert_eq!(play.dataset("people").await.finalizers(), ["lakehouse.dev/purge"]);
+    play.jobs_take(Duration::from_secs(2));
+    play.api::<Dataset>().delete("people", &DeleteParams::default()).await.unwrap();
+    play.becomes("people", "Ready", "False", "Deleting").await;
+    let purges = ListParams::default().labels("app.kubernetes.io/component=purge");
+    assert_eq!(play.api::<Job>().list(&purges).await.unwrap().items.len(), 1);
+    eventually("it is gone", async || play.api::<Dataset>().get_opt("people").await.unwrap().is_none()).await;
+    eventually("what was shared goes with the last one", async || {
+        play.api::<Deployment>().list(&ListParams::default()).await.unwrap().items.is_empty()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_changes_is_read_again() {
+    let play = Play::new("source").await;
+    let _operator = play.operator().await;
+    play.apply("people", json!({})).await;
+    play.becomes_ready("people").await;
+    let patch = Patch::Merge(json!({"data": {"people.csv": "id\n1\n"}}));
+    play.api::<ConfigMap>().patch("source", &PatchParams::default(), &patch).await.unwrap();
+    eventually("version 2 is told", async || version_of(&play, "people").await == Some(2)).await;
+    play.becomes_ready("people").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_two_leads_and_the_other_goes_on_after_it() {
+    let play = Play::new("two").await;
+    let namespaces = [play.namespace.clone()];
+    let start = || Operator::start(&namespaces, Some("two"));
+    let (first, second) = (start().await, start().await);
+    eventually("one leads", async || first.leads() != second.leads()).await;
+    let (leader, other) = if first.leads() { (first, second) } else { (second, first) };
+    play.apply("one", json!({})).await;
+    play.becomes_ready("one").await;
+    assert!(!other.leads());
+    leader.end().await;
+    play.apply("two", json!({})).await;
+    play.becomes_ready("two").await;
+    assert!(other.leads());
+
+    let third = start().await;
+    other.kill();
+    play.apply("three", json!({})).await;
+    play.becomes_ready("three").await;
+    assert!(third.leads());
+    third.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_datasets_become_ready_while_operators_are_killed_and_no_job_runs_twice() {
+    let play = Play::new("fifty").await;
+    let mut operator = play.operator().await;
+    for n in 0..50 {
+        play.apply(&format!("people-{n}"), json!({})).await;
+        if n % 13 == 12 {
+            operator.kill();
+            operator = play.operator().await;
+        }
+    }
+    for n in 0..50 {
+        play.becomes_ready(&format!("people-{n}")).await;
+    }
+    let jobs = play.api::<Job>().list(&ListParams::default()).await.unwrap().items;
+    assert_eq!(jobs.len(), 50);
+    for n in 0..50 {
+        assert_eq!(play.pods.current(&format!("people-{n}")), 1);
+    }
+    operator.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_without_rights_says_which_it_lacks_and_is_not_ready() {
+    let play = Play::new("rights").await;
+    let mut config = config().await;
+    config.auth_info.impersonate = Some("nobody".to_owned());
+    let operator = Operator::start_as(config, std::slice::from_ref(&play.namespace), None).await;
+    let ready = format!("{}/readyz", operator.address);
+    let mut said = String::new();
+    eventually("it says so", async || {
+        said = reqwest::get(&ready).await.unwrap().text().await.unwrap();
+        said.contains("cannot list resource")
+    })
+    .await;
+    assert!(said.contains("nobody") && said.contains("ServiceAccount"), "{said}");
+    operator.end().await;
+}
+
+/// A quota that leaves no room. No controller counts here, so it is written as one would.
+async fn forbid(play: &Play, what: &str) {
+    let hard = json!({(what): "0"});
+    let quota: ResourceQuota =
+        serde_json::from_value(json!({"metadata": {"name": "nothing"}, "spec": {"hard": hard}})).unwrap();
+    let quotas = play.api::<ResourceQuota>();
+    quotas.create(&PostParams::default(), &quota).await.unwrap();
+    let patch = Patch::Merge(json!({"status": {"hard": hard, "used": hard}}));
+    quotas.patch_status("nothing", &PatchParams::default(), &patch).await.unwrap();
+}
+
+async fn version_of(play: &Play, name: &str) -> Option<u64> {
+    play.dataset(name).await.status?.version
+}

@@ -1,0 +1,218 @@
+//! The pods of a namespace, behind one address: a catalogue, the views of query pods, and the progress of ingests.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+};
+
+use axum::{
+    Json, Router,
+    extract::{Path, Query, Request, State},
+    http::{StatusCode, header},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use jiff::Timestamp;
+use lakehouse_contract::{
+    DatasetManifest, DatasetName,
+    catalog::RollbackRequest,
+    ingest::{Phase, Progress},
+    problem::ErrorBody,
+    sql::{ViewInfo, Views},
+};
+use serde_json::json;
+use tokio::{net::TcpListener, task::JoinHandle};
+
+/// What all pods of a namespace know.
+#[derive(Clone)]
+pub(crate) struct Pods {
+    pub(crate) port: u16,
+    state: Arc<Mutex<Known>>,
+    _server: Arc<Server>,
+}
+
+struct Server(JoinHandle<()>);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[derive(Default)]
+struct Known {
+    /// Every version of each dataset, the current one's number, and the one that query pods see.
+    datasets: BTreeMap<String, Dataset>,
+    /// Ingests that run, and how many rows they have read.
+    running: BTreeMap<String, u64>,
+    tokens: BTreeSet<String>,
+    requests: usize,
+}
+
+#[derive(Default)]
+struct Dataset {
+    rows: BTreeMap<u64, u64>,
+    current: u64,
+    served: Option<u64>,
+}
+
+type Shared = State<Arc<Mutex<Known>>>;
+
+impl Pods {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = Arc::new(Mutex::new(Known::default()));
+        let router = Router::new()
+            .route("/v1/catalog/manifest/{name}", get(manifest))
+            .route("/v1/catalog/rollback/{name}", post(rollback))
+            .route("/sql/views", get(views))
+            .route("/sql/refresh", post(refresh))
+            .route("/ingest/progress", get(progress))
+            .layer(from_fn_with_state(state.clone(), note))
+            .with_state(state.clone());
+        let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { port, state, _server: Arc::new(Server(server)) }
+    }
+
+    /// Publishes a new version, as an ingest or an upload does.
+    pub(crate) fn publish(&self, name: &str, rows: u64) -> u64 {
+        let mut known = self.state.lock().unwrap();
+        let dataset = known.datasets.entry(name.to_owned()).or_default();
+        let version = dataset.rows.keys().max().unwrap_or(&0) + 1;
+        dataset.rows.insert(version, rows);
+        dataset.current = version;
+        version
+    }
+
+    /// What the gateway does after an upload: the query pods know at once.
+    pub(crate) fn notify(&self) {
+        self.state.lock().unwrap().refresh();
+    }
+
+    pub(crate) fn current(&self, name: &str) -> u64 {
+        self.state.lock().unwrap().datasets[name].current
+    }
+
+    /// The newest version, be it the current one or not.
+    pub(crate) fn newest(&self, name: &str) -> u64 {
+        *self.state.lock().unwrap().datasets[name].rows.keys().max().unwrap()
+    }
+
+    pub(crate) fn runs(&self, name: &str, rows: Option<u64>) {
+        let mut known = self.state.lock().unwrap();
+        match rows {
+            Some(rows) => known.running.insert(name.to_owned(), rows),
+            None => known.running.remove(name),
+        };
+    }
+
+    /// The tokens that were ever shown.
+    pub(crate) fn tokens(&self) -> Vec<String> {
+        self.state.lock().unwrap().tokens.iter().cloned().collect()
+    }
+}
+
+impl Known {
+    fn refresh(&mut self) {
+        for dataset in self.datasets.values_mut() {
+            dataset.served = Some(dataset.current);
+        }
+    }
+
+    fn views(&self) -> Views {
+        let views = self.datasets.iter().filter_map(|(name, dataset)| {
+            let version = dataset.served?;
+            Some(ViewInfo { name: name.clone(), version, row_count: dataset.rows[&version] })
+        });
+        Views { views: views.collect(), damaged: Vec::new() }
+    }
+
+    fn manifest(&self, name: &str) -> Option<DatasetManifest> {
+        let Dataset { rows, current, .. } = self.datasets.get(name)?;
+        let name = DatasetName::parse(name).unwrap();
+        Some(DatasetManifest {
+            dataset_id: name.id(),
+            name,
+            schema_fingerprint: "f".repeat(64),
+            schema: serde_json::from_value(json!([{"name": "id", "type": "int64", "field_id": 1}])).unwrap(),
+            objects: Vec::new(),
+            row_count: rows[current],
+            version: *current,
+            latest_version: *rows.keys().max().unwrap(),
+            created_at: Timestamp::UNIX_EPOCH,
+            updated_at: Timestamp::UNIX_EPOCH,
+            origin: None,
+        })
+    }
+}
+
+async fn note(State(state): Shared, request: Request, next: Next) -> Response {
+    if let Some(token) = request.headers().get(header::AUTHORIZATION) {
+        state.lock().unwrap().tokens.insert(token.to_str().unwrap().to_owned());
+    }
+    next.run(request).await
+}
+
+async fn manifest(State(state): Shared, Path(name): Path<String>) -> Response {
+    answer(state.lock().unwrap().manifest(&name))
+}
+
+async fn rollback(
+    State(state): Shared,
+    Path(name): Path<String>,
+    Json(request): Json<RollbackRequest>,
+) -> Response {
+    let mut known = state.lock().unwrap();
+    let version = request.version.unwrap();
+    match known.datasets.get_mut(&name).filter(|dataset| dataset.rows.contains_key(&version)) {
+        Some(dataset) => dataset.current = version,
+        None => return answer(None),
+    }
+    answer(known.manifest(&name))
+}
+
+async fn views(State(state): Shared) -> Json<Views> {
+    Json(state.lock().unwrap().views())
+}
+
+async fn refresh(State(state): Shared) -> Json<Views> {
+    let mut known = state.lock().unwrap();
+    known.refresh();
+    Json(known.views())
+}
+
+async fn progress(
+    State(state): Shared,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Json<Vec<Progress>> {
+    let mut known = state.lock().unwrap();
+    let name = query["name"].clone();
+    let told = known.running.get_mut(&name).map(|rows| {
+        *rows += 1000;
+        Progress {
+            name,
+            phase: Phase::Converting,
+            bytes: *rows * 10,
+            total_bytes: Some(1 << 30),
+            rows: *rows,
+            rejected_rows: 0,
+            elapsed_ms: 1000,
+            bytes_per_second: 1,
+            remaining_ms: None,
+            message: None,
+        }
+    });
+    Json(told.into_iter().collect())
+}
+
+fn answer(manifest: Option<DatasetManifest>) -> Response {
+    manifest.map_or_else(
+        || {
+            let body = ErrorBody::new("not_found", "there is no such version");
+            (StatusCode::NOT_FOUND, Json(body)).into_response()
+        },
+        |manifest| Json(manifest).into_response(),
+    )
+}
