@@ -18,7 +18,7 @@ use std::{
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::{
     Api, Client, Config, ResourceExt,
-    api::{Patch, PatchParams, PostParams},
+    api::{ListParams, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use lakehouse_crds::{Dataset, conditions::Condition};
@@ -75,7 +75,7 @@ async fn install(client: &Client) {
         api.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(&definition)).await.unwrap();
     }
     eventually("the definitions are served", async || {
-        Api::<Dataset>::all(client.clone()).list(&Default::default()).await.is_ok()
+        Api::<Dataset>::all(client.clone()).list(&ListParams::default()).await.is_ok()
     })
     .await;
 }
@@ -209,7 +209,7 @@ impl Play {
     /// The reasons of a Dataset's Events, in order.
     pub(crate) async fn events_of(&self, name: &str) -> Vec<String> {
         use k8s_openapi::api::events::v1::Event;
-        let mut events = self.api::<Event>().list(&Default::default()).await.unwrap().items;
+        let mut events = self.api::<Event>().list(&ListParams::default()).await.unwrap().items;
         events.retain(|event| {
             event.regarding.as_ref().is_some_and(|about| about.name.as_deref() == Some(name))
         });
