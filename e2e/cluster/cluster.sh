@@ -20,6 +20,13 @@ name=${LAKEHOUSE_CLUSTER:-lakehouse}
 state=$cache/state/$name
 cgroup=/lakehouse-cluster-$name
 kubernetes=v1.34.4
+minor=${kubernetes#v1.} minor=${minor%.*}
+# What the programs say of themselves; Helm asks a chart whether it can do with this Kubernetes.
+link_flags="-s -w"
+for told in gitVersion=$kubernetes gitMajor=1 gitMinor=$minor gitTreeState=clean; do
+  link_flags+=" -X k8s.io/component-base/version.$told"
+done
+for told in k8sVersionMajor=1 k8sVersionMinor=$minor; do link_flags+=" -X helm.sh/helm/v4/pkg/chart/common.$told"; done
 
 fail() { echo "$*" >&2; exit 1; }
 
@@ -67,12 +74,12 @@ install() {
 # The folder of this build: its name is a digest of all that goes in, so that a change is a folder beside the old one.
 built() {
   local inputs
-  inputs=$(cd "$here" && cat go.mod go.sum main.go pause/*.go files/*.go && echo "$kubernetes $(uname -m)")
+  inputs=$(cd "$here" && cat go.mod go.sum main.go pause/*.go files/*.go && echo "$link_flags $(uname -m)")
   echo "$cache/build-$(echo "$inputs" | sha256sum | cut -c -12)"
 }
 
 build() {
-  local home building version=k8s.io/component-base/version minor=${kubernetes#v1.}
+  local home building
   home=$(built)
   if [ ! -e "$home" ]; then
     command -v go >/dev/null || fail "go is missing: Go 1.24 or newer builds the test cluster (https://go.dev/dl)."
@@ -87,8 +94,7 @@ build() {
       (
         cd "$here"
         export CGO_ENABLED=0
-        go build -trimpath -buildvcs=false -o "$building/kube" -ldflags "-s -w -X $version.gitVersion=$kubernetes \
-          -X $version.gitMajor=1 -X $version.gitMinor=${minor%.*} -X $version.gitTreeState=clean" .
+        go build -trimpath -buildvcs=false -ldflags "$link_flags" -o "$building/kube" .
         go build -trimpath -buildvcs=false -o "$building/" -ldflags '-s -w' ./pause ./files
       ) >&2
       ln -s kube "$building/kubectl"

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -20,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/server/v3/etcdmain"
 	helm "helm.sh/helm/v4/pkg/cmd"
+	"helm.sh/helm/v4/pkg/kube"
 	"k8s.io/component-base/cli"
 	kubectl "k8s.io/kubectl/pkg/cmd"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
@@ -59,14 +61,19 @@ func command(build func() *cobra.Command) func() {
 	return func() { os.Exit(cli.Run(build())) }
 }
 
+// runHelm does what Helm's own main does, which no package offers.
 func runHelm() {
+	kube.ManagedFieldsManager = "helm"
 	root, err := helm.NewRootCmd(os.Stdout, os.Args[1:], helm.SetupLogging)
-	if err == nil {
-		err = root.Execute()
-	}
 	if err != nil {
-		// Helm prints no error of its own; its commands leave that to their caller.
 		fmt.Fprintln(os.Stderr, "Error:", err)
+		os.Exit(1)
+	}
+	if err := root.Execute(); err != nil {
+		var told helm.CommandError
+		if errors.As(err, &told) {
+			os.Exit(told.ExitCode)
+		}
 		os.Exit(1)
 	}
 }

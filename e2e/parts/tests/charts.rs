@@ -110,7 +110,9 @@ fn a_second_apply_finds_nothing_to_change() {
         fs::write(&file, template(chart, values)).unwrap();
         let apply = || {
             let mut kubectl = server.kubectl();
-            kubectl.args(["apply", "--server-side", "--force-conflicts", "--warnings-as-errors", "-f"]).arg(&file);
+            kubectl
+                .args(["apply", "--server-side", "--force-conflicts", "--warnings-as-errors", "-f"])
+                .arg(&file);
             kubectl
         };
         succeed(apply().arg("--dry-run=server"));
