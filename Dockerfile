@@ -21,7 +21,8 @@ LABEL org.opencontainers.image.title=lakehouse \
       org.opencontainers.image.licenses=Apache-2.0 \
       org.opencontainers.image.description="The operator and the workers of Lakehouse"
 COPY --from=build /image /
-ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
+ENV PATH=/ \
+    SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 WORKDIR /
 USER 65532:65532
 CMD ["/lakehouse"]

@@ -3,22 +3,38 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint fmt generate bench build release env doctor
+.PHONY: help quickstart test e2e cluster image lint fmt generate bench build release env doctor
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lakehouse
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 export DUCKDB_LIB_DIR ?= $(CACHE)/libduckdb-1.5.5-r.5
 LIBDUCKDB := $(DUCKDB_LIB_DIR)/$(if $(filter Darwin,$(shell uname -s)),libduckdb.dylib,libduckdb.so)
 LAKEHOUSE := $(CARGO_TARGET_DIR)/release/lakehouse
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+# With PROFILE=dev, debug binaries: quick to build, slow to run.
+PROFILE := release
+TAG := lakehouse:$(VERSION)$(if $(filter-out release,$(PROFILE)),-$(PROFILE))
+IMAGE := $(CARGO_TARGET_DIR)/images/$(subst :,-,$(TAG)).tar
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 quickstart: release ## Build, then serve the quickstart's datasets on http://127.0.0.1:3110 until Ctrl-C
 	$(LAKEHOUSE) up manifests/quickstart --data "$(CACHE)/quickstart" $(ARGS)
 
 test: doctor-test lint ## Everything that must hold: format, lints, generated files, all tests
 	cargo test --workspace --quiet
+
+e2e: doctor-test $(LIBDUCKDB) ## The stories on a real Kubernetes: on that of KUBECONFIG, else on one of our own (root on Linux)
+	e2e/run.sh test $(ARGS)
+
+cluster: doctor-test $(LIBDUCKDB) ## Start a Kubernetes of our own with MinIO and Lakehouse on it, and say how to use it
+	@LAKEHOUSE_CLUSTER=lakehouse KUBECONFIG= e2e/run.sh up
+
+image: doctor $(LIBDUCKDB) ## Make the image lakehouse:<version>, without Docker and without a network
+	cargo build --profile $(PROFILE) -p lakehouse -p lakehouse-operator
+	@image/build.sh "$(CARGO_TARGET_DIR)/$(PROFILE:dev=debug)" "$(TAG)" "$(IMAGE)"
+	@echo "$(TAG) lies in $(IMAGE): docker load, podman load or ctr images import reads it"
 
 lint: $(LIBDUCKDB) ## Format and clippy, without warnings
 	cargo fmt --all --check
@@ -27,8 +43,9 @@ lint: $(LIBDUCKDB) ## Format and clippy, without warnings
 fmt: ## Format the sources
 	cargo fmt --all
 
-generate: $(LIBDUCKDB) ## Write the generated files anew (the CRDs' YAML)
+generate: $(LIBDUCKDB) ## Write the generated files anew (the CRDs' YAML, the charts' copies of it, install.yaml)
 	UPDATE=1 cargo test --quiet -p lakehouse-crds
+	UPDATE=1 cargo test --quiet -p lakehouse-parts --test charts is_current
 
 bench: release ## Measure ingest and SQL beside their peers (fetches them from PyPI)
 	workers/ingest/bench/run.sh
@@ -56,4 +73,4 @@ doctor:
 	@$(call need,cc,a C compiler links the binary (Debian: apt-get install gcc libc6-dev).)
 
 doctor-test: doctor
-	@$(call need,go,the tests build a MinIO server with Go 1.24 or newer (https://go.dev/dl).)
+	@$(call need,go,the tests build a MinIO server and a Kubernetes with Go 1.24 or newer (https://go.dev/dl).)

@@ -25,23 +25,22 @@ ours=${KUBECONFIG:+no}
 on() { if [ "$ours" = no ]; then PATH="$($cluster build):$PATH" "$@"; else "$cluster" run "$@"; fi; }
 
 minio_image() {
-  local minio archive
+  local minio archive folder
   minio=$("$here/parts/minio.sh")
   archive=$images/$(basename "$(dirname "$minio")").tar
-  [ ! -e "$archive" ] || { echo "$archive"; return; }
-  mkdir -p "$images"
-  local folder
-  folder=$(mktemp -d "$images/minio.XXXXXX")
-  mkdir "$folder/tmp" "$folder/data"
-  cp "$minio" "$folder/minio"
-  "$root/image/archive.sh" minio:e2e "$archive" "$folder" --entrypoint '["/minio"]' >&2
-  rm -rf "$folder"
+  if [ ! -e "$archive" ]; then
+    mkdir -p "$images"
+    folder=$(mktemp -d "$images/minio.XXXXXX")
+    cp "$minio" "$folder/minio"
+    "$root/image/archive.sh" minio:e2e "$archive" "$folder" '{"User": "65532:65532", "Entrypoint": ["/minio"]}'
+    rm -rf "$folder"
+  fi
   echo "$archive"
 }
 
 # The two binaries as `cargo test` builds them too, so that nothing is compiled twice.
 lakehouse_image() {
-  local archive=$images/lakehouse-$version-dev.tar
+  local archive=$target/images/lakehouse-$version-dev.tar
   (cd "$root" && cargo build --quiet --workspace --bins --tests)
   "$root/image/build.sh" "$target/debug" "lakehouse:$version-dev" "$archive"
   echo "$archive"

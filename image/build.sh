@@ -12,10 +12,14 @@ mkdir -p "$(dirname "$archive")"
 root=$(mktemp -d "$archive.root.XXXXXX")
 trap 'rm -rf "$root"' EXIT
 "$here/root.sh" "$binaries" "$root"
-"$here/archive.sh" "$tag" "$archive" "$root" --cmd '["/lakehouse"]' --workingdir / \
-  --env SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
-  --label org.opencontainers.image.title=lakehouse \
-  --label "org.opencontainers.image.version=$version" \
-  --label org.opencontainers.image.licenses=Apache-2.0 \
-  --label "org.opencontainers.image.description=The operator and the workers of Lakehouse"
+"$here/archive.sh" "$tag" "$archive" "$root" '{
+  "User": "65532:65532", "Cmd": ["/lakehouse"], "WorkingDir": "/",
+  "Env": ["PATH=/", "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"],
+  "Labels": {
+    "org.opencontainers.image.title": "lakehouse",
+    "org.opencontainers.image.description": "The operator and the workers of Lakehouse",
+    "org.opencontainers.image.version": "'"$version"'",
+    "org.opencontainers.image.licenses": "Apache-2.0"
+  }
+}'
 echo "$tag: $(du -sm "$root" | cut -f1) MB" >&2

@@ -33,7 +33,6 @@ fail() { echo "$*" >&2; exit 1; }
 # What a machine needs beside Go: a file or command, and the Debian package that brings it.
 needs() {
   cat <<'LIST'
-buildah buildah
 containerd containerd
 ctr containerd
 ip iproute2
@@ -118,7 +117,7 @@ images() {
     mkdir -p "$home/image-$program"
     cp "$home/$program" "$home/image-$program/"
     "$here/../../image/archive.sh" "localhost/$program:1" "$home/$program.tar" "$home/image-$program" \
-      --entrypoint "[\"/$program\"]"
+      "{\"User\": \"65532:65532\", \"Entrypoint\": [\"/$program\"]}"
   done
 }
 
