@@ -57,6 +57,9 @@ pub enum JobSource {
         name: String,
         /// The entry.
         key: String,
+        /// What its content hashed to when the Job was made, lower-case hexadecimal. A node may mount an older one for a moment.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sha256: Option<String>,
     },
 }
 
@@ -186,7 +189,7 @@ mod tests {
                 json!({ "kind": "s3", "bucket": "b", "key": "a/b.csv" }),
             ),
             (
-                JobSource::ConfigMap { name: "prices".into(), key: "prices.csv".into() },
+                JobSource::ConfigMap { name: "prices".into(), key: "prices.csv".into(), sha256: None },
                 json!({ "kind": "configMap", "name": "prices", "key": "prices.csv" }),
             ),
         ];

@@ -190,9 +190,7 @@ async fn the_ingest_that_is_killed() {
     let (store, tracker) = (Store::memory(), Tracker::new("sales"));
     let catalog = Catalog::new(store.clone());
     let options = Options::new(folder.join("spool"));
-    ingest(&catalog, &folder.join("source.csv"), &spec(), origin(), &tracker, &options)
-        .await
-        .unwrap();
+    ingest(&catalog, &folder.join("source.csv"), &spec(), origin(), &tracker, &options).await.unwrap();
 }
 
 /// A store, its catalogue, and a folder for sources and the spool.

@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, fs, io, path::Path};
 
 use bytes::Bytes;
-use lakehouse_contract::job::JobSource;
+use lakehouse_contract::{dataset::hex, job::JobSource};
 use lakehouse_plan::{Reason, status::Failure};
 use lakehouse_source::{HeaderMap, Source};
+use sha2::{Digest, Sha256};
 
 use crate::source::{Secret, object};
 
@@ -25,7 +26,7 @@ pub(super) fn resolve(source: &JobSource, mounted: Option<&Path>) -> Result<Sour
         JobSource::S3 { bucket, key, endpoint, region } => {
             object(bucket, key, endpoint.as_deref(), region.as_deref(), secret(mounted)?.as_ref())
         }
-        JobSource::ConfigMap { name, key } => {
+        JobSource::ConfigMap { name, key, sha256 } => {
             let missing =
                 |why: String| Failure::new(Reason::SourceMissing, format!("the ConfigMap `{name}` {why}"));
             let folder = mounted.ok_or_else(|| missing("is not mounted".to_owned()))?;
@@ -33,6 +34,12 @@ pub(super) fn resolve(source: &JobSource, mounted: Option<&Path>) -> Result<Sour
                 io::ErrorKind::NotFound => missing(format!("has no entry `{key}`")),
                 _ => missing(format!("cannot be read, entry `{key}`: {error}")),
             })?;
+            if sha256.as_ref().is_some_and(|sha256| *sha256 != hex(&Sha256::digest(&content))) {
+                let sentence = format!(
+                    "the entry `{key}` of the ConfigMap `{name}`, as this pod's node has it, is not the one that the Job was made for"
+                );
+                return Err(Failure::new(Reason::Interrupted, sentence));
+            }
             Ok(Source::Text { name: format!("ConfigMap {name}, key {key}"), content: Bytes::from(content) })
         }
     }
@@ -59,4 +66,23 @@ fn secret(mounted: Option<&Path>) -> Result<Option<Secret>, Failure> {
         }
     }
     Ok((!entries.is_empty()).then(|| Secret { named: "the source's Secret".to_owned(), entries }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_that_its_node_has_from_before_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.csv"), "a\n1\n").unwrap();
+        let read = |content: Option<&str>| {
+            let sha256 = content.map(|content| hex(&Sha256::digest(content)));
+            let source = JobSource::ConfigMap { name: "prices".into(), key: "a.csv".into(), sha256 };
+            resolve(&source, Some(folder.path()))
+        };
+        assert!(read(None).is_ok() && read(Some("a\n1\n")).is_ok());
+        let failure = read(Some("a\n2\n")).err().expect("it is another one");
+        assert_eq!(failure.reason, Reason::Interrupted, "it is tried again");
+    }
 }

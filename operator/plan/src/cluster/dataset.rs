@@ -65,7 +65,7 @@ pub enum Entry<'a> {
     Digest(&'a str),
 }
 
-/// Names the content of a ConfigMap's entry.
+/// Names the content of a ConfigMap's entry: its SHA-256, lower-case hexadecimal.
 pub fn entry_digest(content: &[u8]) -> String {
     hex(&Sha256::digest(content))
 }

@@ -293,7 +293,13 @@ fn a_jobs_file_says_everything_but_secrets() {
     let mounted = mounted(&children);
     assert_eq!(mounted["/etc/lakehouse/source"], json!({"secretName": "key", "defaultMode": 0o440}));
     assert_eq!(mounted["/etc/lakehouse/token"]["secretName"], "lakehouse-token");
-    let of_map = self::mounted(&World::of_config_map().plan().children);
+    let children = World::of_config_map().plan().children;
+    let map: ConfigMap = one(&children, Kind::ConfigMap);
+    let job: IngestJob = serde_json::from_str(&map.data.unwrap()["ingest.json"]).unwrap();
+    let source =
+        JobSource::ConfigMap { name: "prices".into(), key: "prices.csv".into(), sha256: Some("d1".into()) };
+    assert_eq!(job.source, source, "a node may mount an older one for a moment");
+    let of_map = self::mounted(&children);
     assert_eq!(
         of_map["/etc/lakehouse/source"],
         json!({"name": "prices", "items": [{"key": "prices.csv", "path": "prices.csv"}]})

@@ -40,18 +40,18 @@ pub(super) fn plan(
     settings: &Settings,
     history: &History<'_>,
 ) -> Plan {
-    let source = match source(dataset) {
-        Ok(source) => source,
-        Err(failure) => {
-            return Plan { delete: stop(history), run: Run::Failed(failure), ..Plan::default() };
-        }
-    };
     let entry = match entry(dataset, observed.entry) {
         Ok(entry) => entry,
         // What would be asked for cannot be told; what runs goes on.
         Err(failure) => return source_failed(failure),
     };
-    let inputs = inputs(dataset, &source, entry);
+    let source = match source(dataset, entry) {
+        Ok(source) => source,
+        Err(failure) => {
+            return Plan { delete: stop(history), run: Run::Failed(failure), ..Plan::default() };
+        }
+    };
+    let inputs = inputs(dataset, &source);
     let secret = |name: &str| observed.secrets.get(name).map(String::as_str);
     let ingests = Ingests {
         of: For { namespace: &dataset.namespace, dataset: &dataset.name, uid },
@@ -250,8 +250,8 @@ fn source_secret(dataset: &ReadyDataset) -> Option<(&str, &'static str)> {
     }
 }
 
-/// The source as a Job is told of it.
-fn source(dataset: &ReadyDataset) -> Result<JobSource, Failure> {
+/// The source as a Job is told of it, with the digest of a ConfigMap's entry.
+fn source(dataset: &ReadyDataset, entry: Option<&str>) -> Result<JobSource, Failure> {
     match &dataset.source {
         Source::Http { url, sha256, .. } => {
             Ok(JobSource::Http { url: url.to_string(), sha256: sha256.clone() })
@@ -271,12 +271,16 @@ fn source(dataset: &ReadyDataset) -> Result<JobSource, Failure> {
             Reason::NotSupported,
             "spec.source.s3: `prefix` and `glob` are not available yet; name one object with `key`",
         )),
-        Source::ConfigMap { name, key } => Ok(JobSource::ConfigMap { name: name.clone(), key: key.clone() }),
+        Source::ConfigMap { name, key } => Ok(JobSource::ConfigMap {
+            name: name.clone(),
+            key: key.clone(),
+            sha256: entry.map(str::to_owned),
+        }),
         Source::Upload => Err(Failure::new(Reason::WaitingForUpload, "an upload is read by no Job")),
     }
 }
 
-/// The digest of the source, where it is known without reading it.
+/// The digest of a ConfigMap's entry, which is known before a pod reads it.
 fn entry<'a>(dataset: &ReadyDataset, entry: Entry<'a>) -> Result<Option<&'a str>, Failure> {
     let Source::ConfigMap { name, key } = &dataset.source else { return Ok(None) };
     let namespace = &dataset.namespace;
@@ -291,10 +295,10 @@ fn entry<'a>(dataset: &ReadyDataset, entry: Entry<'a>) -> Result<Option<&'a str>
 }
 
 /// Names what an ingest puts out, as far as it can be told before the source is read, and how often it was asked for.
-fn inputs(dataset: &ReadyDataset, source: &JobSource, entry: Option<&str>) -> String {
+fn inputs(dataset: &ReadyDataset, source: &JobSource) -> String {
     fn json(value: &impl Serialize) -> String {
         serde_json::to_string(value).expect("plain data with text keys always has a JSON form")
     }
     let refresh = dataset.refresh.as_deref();
-    names::full_digest(&[&json(dataset.ingest()), &json(source), &json(&entry), &json(&refresh)])
+    names::full_digest(&[&json(dataset.ingest()), &json(source), &json(&refresh)])
 }
