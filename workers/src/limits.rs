@@ -64,6 +64,14 @@ impl Limits {
         Ok(settings)
     }
 
+    /// How long a server that ends lets its requests go on: no query is cut that may still work.
+    pub(crate) fn drain_deadline(&self) -> Duration {
+        let timeout = self
+            .query_timeout
+            .map_or(lakehouse_query::DEFAULT_TIMEOUT, |seconds| Duration::from_secs(seconds.into()));
+        timeout + Duration::from_secs(5)
+    }
+
     /// The catalogue of a store.
     pub(crate) fn catalog(&self, store: Store) -> Catalog {
         let grace = self.collect_grace.map_or(lakehouse_catalog::GRACE, Duration::from_secs);

@@ -70,7 +70,8 @@ impl Serve {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let Some(&first) = self.roles.first() else { bail!("no role was given") };
         let cache = data_dir::cache(self.cache.as_deref())?;
-        let settings = self.access.settings()?;
+        let mut settings = self.access.settings()?;
+        settings.drain_deadline = settings.drain_deadline.max(self.limits.drain_deadline());
         let listen = self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], first.port())));
         settings.auth.check_listen(listen)?;
         let elsewhere = self.elsewhere()?;
@@ -143,7 +144,7 @@ async fn open_store(
     let mut failed_first = Some(failed_first);
     let (mut wait, mut told) = (FIRST_WAIT, None);
     loop {
-        let error = match Box::pin(Store::open_at_once(location)).await {
+        let error = match Box::pin(Store::open_soon(location)).await {
             Ok(store) => return Ok(store),
             Err(error) => error,
         };

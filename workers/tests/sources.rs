@@ -3,14 +3,9 @@
 
 mod common;
 
-use std::{
-    io::{BufRead, BufReader, Write},
-    net::{TcpListener, TcpStream},
-    sync::{Arc, Mutex},
-    thread,
-};
+use std::net::TcpListener;
 
-use common::{Lakehouse, file};
+use common::{Lakehouse, Web, eventually, file};
 use serde_json::json;
 
 const SALES: &str = "sku,price\n007,1.50\n012,20.00\n";
@@ -89,68 +84,44 @@ fn what_a_removed_file_or_resource_had_published_stays() {
     assert_eq!(rows, json!([[2, 2]]));
 }
 
+#[test]
+fn a_rollback_that_would_be_undone_is_refused_with_what_to_do_instead() {
+    let folder = tempfile::tempdir().unwrap();
+    let web = Web::start();
+    web.serve("/sales.csv", "", SALES);
+    let yaml = file(folder.path(), "sales.yaml", &dataset("sales", &web.url("/sales.csv"), ""));
+    let lakehouse = Lakehouse::up(&folder.path().join("data"), &[yaml.to_str().unwrap()]);
+    lakehouse.wait_for("sales", "Ready", "True");
+    let (status, answer) = lakehouse.post("/v1/catalog/rollback/sales", "");
+    assert_eq!(status, 409, "{answer}");
+    assert!(answer["error"]["message"].as_str().unwrap().ends_with("use spec.version"), "{answer}");
+}
+
+#[test]
+fn versions_beyond_those_that_are_kept_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let sales = file(folder.path(), "sales.csv", SALES);
+    let yaml = dataset("sales", "", "")
+        .replace("source: {http: {url: \"\"}}", "source: {upload: {}}, keepVersions: 2");
+    let yaml = file(folder.path(), "sales.yaml", &yaml);
+    let paths = [yaml.to_str().unwrap(), sales.to_str().unwrap()];
+    let lakehouse = Lakehouse::up(&folder.path().join("data"), &paths);
+    for version in 1..=4 {
+        lakehouse.wait_for_version("sales", version);
+        file(folder.path(), "sales.csv", &format!("{SALES}{},1.00\n", 100 + version));
+    }
+    lakehouse.wait_for_version("sales", 5);
+    eventually("two versions are kept", || {
+        let history = lakehouse.get("/v1/catalog/history/sales").1;
+        let versions: Vec<_> =
+            history["versions"].as_array().unwrap().iter().map(|one| &one["version"]).collect();
+        if versions == [5, 4] { Ok(()) } else { Err(history.to_string()) }
+    });
+}
+
 fn dataset(name: &str, url: &str, more: &str) -> String {
     format!(
         "apiVersion: lakehouse.dev/v1alpha1\nkind: Dataset\nmetadata: {{name: {name}}}\n\
          spec: {{source: {{http: {{url: \"{url}\"{more}}}}}}}\n"
     )
-}
-
-/// A web server with at most one file. Its thread ends with the test's process.
-struct Web {
-    address: String,
-    file: Arc<Mutex<Option<Served>>>,
-}
-
-struct Served {
-    path: &'static str,
-    /// A line of the head without which the file is denied.
-    wanted: &'static str,
-    content: &'static str,
-}
-
-impl Web {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let file = Arc::<Mutex<Option<Served>>>::default();
-        let served = Arc::clone(&file);
-        thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                // A client that left is no matter.
-                let _ = answer(&stream, served.lock().unwrap().as_ref());
-            }
-        });
-        Self { address, file }
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
-    }
-
-    fn serve(&self, path: &'static str, wanted: &'static str, content: &'static str) {
-        *self.file.lock().unwrap() = Some(Served { path, wanted, content });
-    }
-}
-
-fn answer(mut stream: &TcpStream, file: Option<&Served>) -> std::io::Result<()> {
-    let mut head = Vec::new();
-    for line in BufReader::new(stream).lines() {
-        let line = line?;
-        if line.is_empty() {
-            break;
-        }
-        head.push(line);
-    }
-    let asked = head.first().map(String::as_str).unwrap_or_default();
-    let (status, content) = match file {
-        Some(file) if !asked.contains(file.path) => ("404 Not Found", ""),
-        Some(file) if !file.wanted.is_empty() && !head.iter().any(|line| line == file.wanted) => {
-            ("401 Unauthorized", "")
-        }
-        Some(file) => ("200 OK", file.content),
-        None => ("404 Not Found", ""),
-    };
-    let length = content.len();
-    write!(stream, "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{content}")
 }

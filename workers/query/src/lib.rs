@@ -32,4 +32,4 @@ pub use engine::{Answer, Engine};
 pub use error::Error;
 pub use lakehouse_contract::sql::{ViewInfo, Views};
 pub use service::router;
-pub use settings::Settings;
+pub use settings::{DEFAULT_TIMEOUT, Settings};

@@ -2,6 +2,9 @@
 
 use std::{path::PathBuf, time::Duration};
 
+/// The default of [`Settings::timeout`].
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_mins(1);
+
 /// Limits and places of an [`Engine`](crate::Engine).
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -44,7 +47,7 @@ impl Settings {
             memory_limit: 2 << 30,
             threads,
             temp_limit: 10 << 30,
-            timeout: Duration::from_mins(1),
+            timeout: DEFAULT_TIMEOUT,
             stall_timeout: Duration::from_secs(30),
             max_concurrent: 2 * threads,
             max_queue: 64,

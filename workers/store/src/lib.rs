@@ -30,6 +30,9 @@ pub use objects::{ByteRange, ByteStream, Condition, Etag, Listed, Meta, Object, 
 /// A result of the store.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// How long [`Store::open_soon`] asks a server that does not answer.
+const SOON: Duration = Duration::from_secs(2);
+
 /// How many objects one step of [`Store::list_all`] asks for. A folder reads a directory anew for each step.
 const LIST_ALL_PAGE: usize = 10_000;
 
@@ -59,11 +62,11 @@ impl Store {
         }
     }
 
-    /// The same, except that a bucket which cannot be reached is not waited for: the caller tries again.
-    pub async fn open_at_once(location: &Location) -> Result<Self> {
+    /// The same, except that a bucket which cannot be reached is waited for a moment only: the caller tries again.
+    pub async fn open_soon(location: &Location) -> Result<Self> {
         let Location::S3 { bucket, prefix } = location else { return Self::open(location).await };
         let settings = from_env(bucket, prefix.as_ref())?;
-        let impatient = s3::S3Settings { deadline: Duration::ZERO, ..settings.clone() };
+        let impatient = s3::S3Settings { deadline: SOON, ..settings.clone() };
         Self::s3(impatient).await?;
         Self::unprobed(settings).await
     }

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses the helpers that its stories need")]
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+mod web;
+
 use std::{
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
@@ -12,6 +14,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+pub(crate) use web::Web;
 
 /// How long anything that a test waits for may take. Generous: a loaded machine is slow, not wrong.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -55,6 +58,15 @@ impl Lakehouse {
         let stderr = started.stderr.take().unwrap();
         drop(started);
         panic!("no address was printed; standard error: {}", stderr.join().unwrap());
+    }
+
+    /// Waits until it says that it is ready.
+    pub(crate) fn ready(self) -> Self {
+        eventually("it is ready", || match self.get("/readyz") {
+            (200, _) => Ok(()),
+            answer => Err(format!("{answer:?}")),
+        });
+        self
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -121,8 +133,13 @@ impl Lakehouse {
     }
 
     /// Ends it as Ctrl-C does, and gives whether it ended well and what it wrote to standard error.
-    pub(crate) fn stop(mut self) -> (bool, String) {
+    pub(crate) fn stop(self) -> (bool, String) {
         signal(self.id(), "INT");
+        self.wait()
+    }
+
+    /// Waits for its end, and gives whether it ended well and what it wrote to standard error.
+    pub(crate) fn wait(mut self) -> (bool, String) {
         let status = eventually("the process ends", || {
             self.child.try_wait().unwrap().ok_or_else(|| "it still runs".to_owned())
         });
