@@ -9,7 +9,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use common::{Lakehouse, Web, eventually, file, lakehouse, signal};
+use common::{Lakehouse, eventually, file, lakehouse, signal, web::Web};
 use lakehouse_contract::{
     DatasetName,
     ingest::{Format, IngestSpec},
@@ -93,7 +93,7 @@ fn a_mounted_secret_is_sent_and_never_shown() {
 #[test]
 fn a_mounted_config_map_is_a_source() {
     let pod = Pod::new();
-    let source = JobSource::ConfigMap { name: "price-list".into(), key: "prices.csv".into() };
+    let source = JobSource::ConfigMap { name: "price-list".into(), key: "prices.csv".into(), sha256: None };
     let job = pod.job("prices", source);
     pod.mount(&[("other.csv", SALES)]);
     let (reason, message) = pod.failed(&job, 75);
@@ -242,7 +242,7 @@ fn a_bucket_is_the_store_and_its_keys_open_no_source() {
 fn a_store_that_cannot_be_used_is_told_as_it_is_and_without_secrets() {
     let minio = Minio::start();
     let pod = Pod::on(&minio);
-    let job = pod.job("sales", JobSource::ConfigMap { name: "a".into(), key: "a.csv".into() });
+    let job = pod.job("sales", JobSource::ConfigMap { name: "a".into(), key: "a.csv".into(), sha256: None });
     pod.mount(&[("a.csv", SALES)]);
     let failed = |change: &dyn Fn(&mut Command)| {
         let mut command = pod.ingest(&job);

@@ -5,7 +5,7 @@ mod common;
 
 use std::net::TcpListener;
 
-use common::{Lakehouse, Web, eventually, file};
+use common::{Lakehouse, eventually, file, web::Web};
 use serde_json::json;
 
 const SALES: &str = "sku,price\n007,1.50\n012,20.00\n";

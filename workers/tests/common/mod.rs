@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses the helpers that its stories need")]
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
-mod web;
+pub(crate) mod web;
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -14,7 +14,6 @@ use std::{
 };
 
 use serde_json::{Value, json};
-pub(crate) use web::Web;
 
 /// How long anything that a test waits for may take. Generous: a loaded machine is slow, not wrong.
 const PATIENCE: Duration = Duration::from_mins(2);
