@@ -1,7 +1,15 @@
-"""Runs the same queries over HTTP and in process, in turn, and prints the medians side by side."""
+"""Asks a running lakehouse over HTTP and DuckDB in this process the same queries, in turn, and prints both times.
 
-import http.client
+    compare.py PATH/TO/lakehouse SAMPLE.csv
+
+Both read the Parquet file that the lakehouse made of the sample, with one version of DuckDB, as many threads and as much
+memory. Both end with the same thing in this process: Python rows, an Arrow table, or the bytes of a CSV file. A query's
+runs alternate, so that a busy moment of the machine meets both.
+"""
+
 import json
+import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -10,88 +18,197 @@ import threading
 import time
 
 import duckdb
+import pyarrow.ipc
 
+ARROW, CSV, JSON = "application/vnd.apache.arrow.stream", "text/csv", "application/json"
+THREADS, MEMORY = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), "2GiB"
+
+# The name, what is wanted, the SQL.
 QUERIES = [
-    ("constant", "SELECT 42"),
-    ("count", "SELECT count(*) FROM workers"),
-    ("one row by id", "SELECT * FROM workers WHERE id = 123456"),
-    ("group by", "SELECT state, role, count(*), avg(rate) FROM workers GROUP BY ALL ORDER BY ALL LIMIT 20"),
-    ("text search", "SELECT count(*) FROM workers WHERE notes LIKE '%seven 7%'"),
-    ("top 10", "SELECT id, name, rate FROM workers ORDER BY rate DESC, id LIMIT 10"),
-    ("window", "SELECT max(r) FROM (SELECT rank() OVER (PARTITION BY city ORDER BY rate) AS r FROM workers)"),
+    ("constant", JSON, "SELECT 42"),
+    ("count", JSON, "SELECT count(*) FROM staffing"),
+    ("one row by id", JSON, "SELECT * FROM staffing WHERE worker_id = '00012345'"),
+    ("group by", JSON, "SELECT state, role, count(*), avg(hourly_rate) FROM staffing GROUP BY ALL ORDER BY ALL"),
+    ("top 10", JSON, "SELECT worker_id, name, hourly_rate FROM staffing ORDER BY hourly_rate DESC, worker_id LIMIT 10"),
+    ("text search", JSON, "SELECT count(*) FROM staffing WHERE resume_text LIKE '%backflow%'"),
+    ("join", JSON, """
+        SELECT role, count(*) FROM staffing
+        JOIN (SELECT city, state, avg(hourly_rate) AS usual FROM staffing GROUP BY ALL) USING (city, state)
+        WHERE hourly_rate > usual GROUP BY ALL ORDER BY ALL"""),
+    ("window", JSON, """
+        SELECT max(place) FROM (SELECT rank() OVER (PARTITION BY city ORDER BY hourly_rate) AS place FROM staffing)"""),
+    ("10,000 rows, JSON", JSON, "SELECT * FROM staffing LIMIT 10000"),
+    ("100,000 rows, CSV", CSV, "SELECT * FROM staffing LIMIT 100000"),
+    ("6 columns, Arrow", ARROW, "SELECT worker_id, name, city, hourly_rate, hired, last_active FROM staffing"),
+    ("all, Arrow", ARROW, "SELECT * FROM staffing"),
 ]
-STREAM = "SELECT id, name, city, rate, hired FROM workers"
-
-ROWS = """
-SELECT i AS id, 'Worker ' || i AS name, ['welder', 'nurse', 'driver', 'clerk'][1 + i % 4] AS role,
-       'City ' || (hash(i) % 500) AS city, 'S' || (hash(i) % 50) AS state, (hash(i * 7) % 10000) / 100.0::DOUBLE AS rate,
-       DATE '2010-01-01' + (hash(i * 3) % 5000)::INTEGER AS hired, i % 3 = 0 AS active,
-       repeat('note ' || (hash(i) % 1000) || ' seven ' || (i % 1000) || ', ', 12) AS notes
-FROM range({rows}) t(i)
-"""
 
 
-def main(server, rows):
-    with tempfile.TemporaryDirectory() as folder:
-        file = f"{folder}/workers.parquet"
-        columns = [c[0] for c in duckdb.sql(ROWS.format(rows=1)).description]
-        ids = ", ".join(f"{name}: {place}" for place, name in enumerate(columns, 1))
-        duckdb.execute(f"COPY ({ROWS.format(rows=rows)}) TO '{file}' (FORMAT parquet, FIELD_IDS {{{ids}}})")
-        process = subprocess.Popen([server, file, "workers"], stdout=subprocess.PIPE, text=True)
+def main(lakehouse, sample):
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(sample)) as folder:
+        os.symlink(sample, f"{folder}/staffing.csv")  # A file's name is the dataset's.
+        command = [lakehouse, "up", f"{folder}/staffing.csv", "--data", f"{folder}/data", "--listen", "127.0.0.1:0"]
+        command += ["--query-threads", str(THREADS), "--query-memory", MEMORY]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
-            compare(process.stdout.readline().strip(), file, rows)
+            port = wait_for(process.stdout)
+            compare(port, folder)
         finally:
             process.terminate()
             process.wait()
 
 
-def compare(address, file, rows):
-    here = duckdb.connect()
-    here.execute(f"CREATE VIEW workers AS FROM read_parquet('{file}')")
-    there = http.client.HTTPConnection(address)
-    print(f"\n{rows:,} rows; medians in ms\n")
-    print(f"{'query':<16}{'HTTP':>10}{'DuckDB':>10}{'more':>10}{'ratio':>8}")
-    for name, sql in QUERIES:
-        remote, local = in_turn(lambda: post(there, sql), lambda: here.execute(sql).fetchall())
-        print(f"{name:<16}{remote:>10.2f}{local:>10.2f}{remote - local:>10.2f}{remote / local:>8.2f}")
-    arrow = "application/vnd.apache.arrow.stream"
-    remote, local = in_turn(lambda: post(there, STREAM, arrow), lambda: here.execute(STREAM).to_arrow_table(), times=5)
-    print(f"{'all as Arrow':<16}{remote:>10.2f}{local:>10.2f}{remote - local:>10.2f}{remote / local:>8.2f}")
-    print(f"\n{throughput(address, 'SELECT 42'):.0f} and {throughput(address, QUERIES[2][1]):.0f} queries a second "
-          "from 8 connections (constant, one row by id)")
+def wait_for(lines):
+    """The server's port, once the dataset is there."""
+    first = lines.readline()
+    for line in lines:
+        if line.startswith("✓ staffing:"):
+            print(line.strip()[2:])
+            return int(first.split("http://127.0.0.1:")[1].split()[0])
+    sys.exit("the lakehouse did not start")
 
 
-def post(connection, sql, accept="application/json"):
-    connection.request("POST", "/sql", json.dumps({"sql": sql}), {"Accept": accept})
-    response = connection.getresponse()
-    body = response.read()
-    assert response.status == 200, body
-    return body
+def compare(port, folder):
+    there = Client(port)
+    manifest = json.loads(there.ask("GET", "/v1/catalog/manifest/staffing"))
+    files = [f"{folder}/data/bucket/{item['key']}" for item in manifest["objects"]]
+    here = duckdb.connect(config={"threads": THREADS, "memory_limit": MEMORY})
+    here.execute(f"CREATE VIEW staffing AS FROM read_parquet({files})")
+    version = there.rows("SELECT version()")[0][0]
+    assert version == f"v{duckdb.__version__}", f"{version} is not the peer's {duckdb.__version__}"
+    print(f"DuckDB {version}, {THREADS} threads, {MEMORY}; load {os.getloadavg()[0]:.1f}; times in ms\n")
+    print(f"{'':20}{'DuckDB':>9}{'p95':>9}{'HTTP':>9}{'p95':>9}{'ratio':>8}{'more':>8}   within 5 % and 1 ms")
+    out = f"{folder}/answer.csv"
+    for name, wanted, sql in QUERIES:
+        if wanted == JSON:
+            ways = lambda: here.execute(sql).fetchall(), lambda: there.rows(sql)
+        elif wanted == ARROW:
+            ways = lambda: here.execute(sql).to_arrow_table(), lambda: there.table(sql)
+        else:
+            ways = lambda: csv_file(here, sql, out), lambda: there.sql(sql, CSV)
+        report(name, *in_turn(*ways))
+    for name, _, sql in QUERIES[0], QUERIES[2]:
+        print(f"\n{name}, 8 at once for 3 s: {together(lambda: here.cursor().execute, sql):.0f} a second from DuckDB, "
+              f"{together(lambda: Client(port).sql, sql):.0f} over HTTP", end="")
+    print()
 
 
-def in_turn(*works, times=40, warmup=3):
-    """Medians in ms of works that are run in turn, so that a slow moment hits all of them."""
-    taken = [[] for _ in works]
-    for turn in range(warmup + times):
-        for work, mine in zip(works, taken):
+def csv_file(connection, sql, out):
+    connection.execute(f"COPY ({sql}) TO '{out}' (FORMAT csv)")
+    with open(out, "rb") as file:
+        return file.read()
+
+
+def in_turn(peer, ours, seconds=6):
+    """The times in ms of both, in turn, for some seconds; the first runs do not count."""
+    taken = ([], [])
+    first = [len(work()) for work in (peer, ours) for _ in range(3)]
+    assert max(first) <= 1.01 * min(first), f"the answers differ in length: {first}"
+    end = time.perf_counter() + seconds
+    while len(taken[0]) < 7 or (time.perf_counter() < end and len(taken[0]) < 300):
+        for work, mine in zip((peer, ours), taken):
             start = time.perf_counter()
             work()
-            if turn >= warmup:
-                mine.append(1000 * (time.perf_counter() - start))
-    return [statistics.median(mine) for mine in taken]
+            mine.append(1000 * (time.perf_counter() - start))
+    return taken
 
 
-def throughput(address, sql, seconds=3):
-    counts = [0] * 8
+def report(name, peer, ours):
+    def p95(times):
+        return sorted(times)[int(0.95 * (len(times) - 1))]
+
+    local, remote = statistics.median(peer), statistics.median(ours)
+    verdict = "yes" if remote <= 1.05 * local + 1 else "no"
+    print(f"{name:20}{local:9.2f}{p95(peer):9.2f}{remote:9.2f}{p95(ours):9.2f}{remote / local:8.2f}{remote - local:8.2f}   {verdict}")
+
+
+class Client:
+    """HTTP over one connection that stays open, with next to no cost of its own."""
+
+    def __init__(self, port):
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.reader = self.socket.makefile("rb", buffering=1 << 20)
+
+    def rows(self, sql):
+        return json.loads(self.sql(sql, JSON))["rows"]
+
+    def table(self, sql):
+        body = self.start("POST", "/v1/sql", json.dumps({"sql": sql}), ARROW)
+        table = pyarrow.ipc.open_stream(body).read_all()
+        assert body.read() == b"", "bytes after the end of the stream"
+        return table
+
+    def sql(self, sql, accept=JSON):
+        return self.ask("POST", "/v1/sql", json.dumps({"sql": sql}), accept)
+
+    def ask(self, method, path, body="", accept=JSON):
+        return self.start(method, path, body, accept).read()
+
+    def start(self, method, path, body, accept):
+        head = f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: {accept}\r\ncontent-length: {len(body)}\r\n\r\n"
+        self.socket.sendall((head + body).encode())
+        status = self.reader.readline()
+        length = None
+        while (line := self.reader.readline()) != b"\r\n":
+            if line.lower().startswith(b"content-length:"):
+                length = int(line[15:])
+        answer = Body(self.reader, length)
+        assert b" 200 " in status, answer.read()
+        return answer
+
+
+class Body:
+    """What an answer holds, with its length given before it or before each of its chunks. A file to pyarrow."""
+
+    closed = False
+
+    def __init__(self, reader, length):
+        self.reader, self.chunked, self.left = reader, length is None, length or 0
+
+    def more(self):
+        """Whether a byte is left. Goes on to the next chunk where one has ended."""
+        if self.left == 0 and self.chunked:
+            self.left = int(self.reader.readline(), 16)
+            self.chunked = self.left > 0
+            if not self.chunked:
+                self.reader.readline()
+        return self.left > 0
+
+    def took(self, count):
+        self.left -= count
+        if self.left == 0 and self.chunked:
+            self.reader.readline()
+
+    def read(self, size=None):
+        if size is None:
+            pieces = []
+            while self.more():
+                pieces.append(self.reader.read(self.left))
+                self.took(len(pieces[-1]))
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        whole, place = memoryview(bytearray(size)), 0
+        while place < size and self.more():
+            count = self.reader.readinto(whole[place : place + self.left])
+            self.took(count)
+            place += count
+        return whole[:place]
+
+
+def together(make, sql, clients=8, seconds=3):
+    """How often a second the query is answered when several clients ask it again and again."""
+    counts = [0] * clients
     end = time.monotonic() + seconds
 
     def run(number):
-        connection = http.client.HTTPConnection(address)
+        ask = make()
         while time.monotonic() < end:
-            post(connection, sql)
+            answer = ask(sql)
+            if hasattr(answer, "fetchall"):
+                answer.fetchall()
             counts[number] += 1
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(counts))]
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -99,4 +216,4 @@ def throughput(address, sql, seconds=3):
     return sum(counts) / seconds
 
 
-main(sys.argv[1], int(sys.argv[2]))
+main(sys.argv[1], os.path.abspath(sys.argv[2]))

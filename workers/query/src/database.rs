@@ -1,12 +1,12 @@
 //! The DuckDB instance: opened once with its limits, closed to files and network, then locked.
 //!
-//! Hands on one connection for each query, inside a read-only transaction, and swaps the views in one transaction: a
-//! query sees the catalogue as it was at its start, to its end.
+//! Hands on a session for each query, which is a connection inside a read-only transaction, and swaps the views in one
+//! transaction: a query sees the catalogue as it was at its start, to its end.
 
 use std::{
     collections::BTreeSet,
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
 use duckdb::Connection;
@@ -19,11 +19,18 @@ pub(crate) struct Database {
     admin: Mutex<Connection>,
     /// Only ever cloned, so that a query's start does not wait for views being made.
     root: Mutex<Connection>,
+    /// Connections of queries that ended well. The first statements of a new one take as long as many a whole query.
+    idle: Mutex<Vec<Connection>>,
+    /// Bytes of a query's rows that may wait to be read.
+    ahead: u64,
     /// Held for writing while a swap of the views commits and for reading while a query's transaction starts.
     swap: RwLock<()>,
     /// Names of DuckDB's own views, in lower case. No dataset and no CTE may have one of them.
     reserved: BTreeSet<String>,
 }
+
+/// DuckDB does not count the rows that wait to be read. This many queries could let as many wait as the memory limit says.
+const STREAMS: u64 = 32;
 
 /// The folders in [`Settings::cache_dir`].
 pub(crate) const BLOBS: &str = "blobs";
@@ -42,10 +49,12 @@ impl Database {
              SET GLOBAL max_expression_depth = {MAX_EXPRESSION_DEPTH};
              SET GLOBAL threads = {threads};
              SET GLOBAL memory_limit = '{memory}B';
+             SET GLOBAL parquet_metadata_cache = true;
              SET GLOBAL temp_directory = {spill};
              SET GLOBAL max_temp_directory_size = '{temp}B';
              SET GLOBAL allowed_directories = [{blobs}];
              SET GLOBAL enable_external_access = false;
+             SET GLOBAL allowed_configs = ['streaming_buffer_size'];
              SET GLOBAL lock_configuration = true;",
             threads = settings.threads.max(1),
             memory = settings.memory_limit,
@@ -58,17 +67,38 @@ impl Database {
             .prepare("SELECT lower(view_name) FROM duckdb_views() WHERE internal AND schema_name <> 'information_schema'")?
             .query_map([], |row| row.get(0))?
             .collect::<duckdb::Result<_>>()?;
-        Ok(Self { admin: Mutex::new(admin), root: Mutex::new(root), swap: RwLock::new(()), reserved })
+        Ok(Self {
+            admin: Mutex::new(admin),
+            root: Mutex::new(root),
+            idle: Mutex::default(),
+            ahead: settings.memory_limit / STREAMS,
+            swap: RwLock::new(()),
+            reserved,
+        })
     }
 
-    /// A connection for one query, in a read-only transaction. A transaction fixes what it sees at its first look into
-    /// the catalogue: `first` must look there, for a function at least, and may ask what was published then.
-    pub(crate) fn session<T>(&self, first: impl FnOnce(&Connection) -> T) -> duckdb::Result<(Connection, T)> {
-        let connection = lock(&self.root).try_clone()?;
+    /// Opens a session. `published` runs when it is settled what the session sees, before that can change again.
+    pub(crate) fn session<T>(
+        self: &Arc<Self>,
+        published: impl FnOnce() -> T,
+    ) -> duckdb::Result<(Session, T)> {
+        let idle = lock(&self.idle).pop();
+        let connection = idle.map_or_else(|| self.connect(), Ok)?;
         let _begun = self.swap.read().unwrap_or_else(PoisonError::into_inner);
         connection.execute_batch("BEGIN TRANSACTION READ ONLY")?;
-        let seen = first(&connection);
-        Ok((connection, seen))
+        // A transaction fixes what it sees at its first look into the catalogue. This looks for a function there, and
+        // planning ends at the missing parameter.
+        connection.prepare("FROM range(?)")?;
+        let published = published();
+        Ok((Session { database: self.clone(), connection }, published))
+    }
+
+    /// Rows come in their order. While one thread gives those whose turn it is, the others can only work ahead as far as
+    /// there is room for theirs: with the megabyte that DuckDB has by itself, they hardly ever work.
+    fn connect(&self) -> duckdb::Result<Connection> {
+        let connection = lock(&self.root).try_clone()?;
+        connection.execute_batch(&format!("SET streaming_buffer_size = '{}B'", self.ahead))?;
+        Ok(connection)
     }
 
     /// Whether DuckDB can bind a view's query: its files are there and fit the schema.
@@ -107,6 +137,27 @@ impl Database {
     }
 }
 
+/// A connection for one query, in a read-only transaction. Closed when it is dropped.
+pub(crate) struct Session {
+    database: Arc<Database>,
+    connection: Connection,
+}
+
+impl Session {
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Keeps the connection for another query. Of a query that ended well nothing is left in it: the fence lets no
+    /// statement through that sets, prepares or creates anything.
+    pub(crate) fn keep(self) {
+        let Self { database, connection } = self;
+        if connection.execute_batch("ROLLBACK").is_ok() {
+            lock(&database.idle).push(connection);
+        }
+    }
+}
+
 /// Deep enough for any query that a person or a tool writes; the time to plan grows with the cube of the depth.
 const MAX_EXPRESSION_DEPTH: u32 = 250;
 
@@ -115,6 +166,38 @@ fn folder(cache_dir: &Path, name: &str) -> String {
 }
 
 /// A connection stays usable after a panic: DuckDB keeps its state consistent by itself.
-fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
-    connection.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_connection_that_was_kept_is_used_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Arc::new(Database::open(&Settings::new(folder.path())).unwrap());
+        let mark =
+            |session: &Session| session.connection().execute_batch("SET streaming_buffer_size = '1KB'");
+        let is_marked = || {
+            let (session, ()) = database.session(|| ()).unwrap();
+            let setting = "SELECT current_setting('streaming_buffer_size')";
+            let found: String = session.connection().query_row(setting, [], |row| row.get(0)).unwrap();
+            (session, found == "1000 bytes")
+        };
+        let (session, ()) = database.session(|| ()).unwrap();
+        mark(&session).unwrap();
+        drop(session);
+        let (session, marked) = is_marked();
+        assert!(!marked, "this one is new");
+        mark(&session).unwrap();
+        session.keep();
+        let (session, marked) = is_marked();
+        assert!(marked);
+        assert!(
+            session.connection().execute_batch("CREATE VIEW mine AS SELECT 1").is_err(),
+            "it is read-only again"
+        );
+    }
 }

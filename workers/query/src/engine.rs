@@ -8,7 +8,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -129,9 +129,9 @@ impl Engine {
             ended = late(&watch) => return Err(ended),
         };
         match first {
-            Some(Piece::Bytes(first)) => Ok(Answer { format, first: Some(first), pieces, _caller: caller }),
             Some(Piece::Failed(error)) => Err(error),
-            Some(Piece::End) | None => Err(Error::Internal("a query ended without an answer".into())),
+            Some(first) => Ok(Answer { format, first: Some(first), pieces, whole: false, _caller: caller }),
+            None => Err(Error::Internal("a query ended without an answer".into())),
         }
     }
 }
@@ -163,8 +163,10 @@ impl Drop for Caller {
 pub struct Answer {
     /// How the bytes are to be read.
     pub format: Format,
-    first: Option<Bytes>,
+    first: Option<Piece>,
     pieces: mpsc::Receiver<Piece>,
+    /// The last piece was there.
+    whole: bool,
     _caller: Caller,
 }
 
@@ -188,12 +190,19 @@ impl Stream for Answer {
     type Item = Result<Bytes, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Some(first) = self.first.take() {
-            return Poll::Ready(Some(Ok(first)));
+        if self.whole {
+            return Poll::Ready(None);
         }
-        self.pieces.poll_recv(context).map(|piece| match piece {
+        let piece = match self.first.take() {
+            Some(first) => Some(first),
+            None => ready!(self.pieces.poll_recv(context)),
+        };
+        Poll::Ready(match piece {
             Some(Piece::Bytes(bytes)) => Some(Ok(bytes)),
-            Some(Piece::End) => None,
+            Some(Piece::End(bytes)) => {
+                self.whole = true;
+                (!bytes.is_empty()).then_some(Ok(bytes))
+            }
             Some(Piece::Failed(error)) => Some(Err(error)),
             None => Some(Err(Error::Internal("the query broke off".into()))),
         })

@@ -41,7 +41,7 @@ pub(crate) struct Parsed<'a> {
     tree: Value,
 }
 
-/// Reads a text. DuckDB looks up a function for it, so this can open a [session](crate::database::Database::session).
+/// Reads a text. Nothing of the catalogue is asked for it.
 pub(crate) fn parse<'a>(
     connection: &Connection,
     scrub: &Scrub,
@@ -116,7 +116,9 @@ struct Serialized {
 fn serialized(connection: &Connection, scrub: &Scrub, sql: &str) -> Result<String, Error> {
     const SERIALIZE: &str =
         "SELECT json_serialize_sql(?::VARCHAR, skip_null := true, skip_empty := true, skip_default := true)";
-    connection.query_row(SERIALIZE, [sql], |row| row.get(0)).map_err(|error| scrub.error(&error))
+    // Prepared once for each connection: planning this takes longer than running it.
+    let read = connection.prepare_cached(SERIALIZE);
+    read.and_then(|mut read| read.query_row([sql], |row| row.get(0))).map_err(|error| scrub.error(&error))
 }
 
 /// The tree of the one statement in a text.

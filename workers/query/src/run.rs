@@ -22,10 +22,11 @@ use tracing::error;
 use crate::{
     Error, Format,
     cache::Pin,
+    database::Session,
     encode::Encoder,
     engine::Inner,
     error::is_fatal,
-    fence::{self, Parsed},
+    fence,
     gate::Place,
     generation::Generation,
     params,
@@ -39,8 +40,8 @@ use crate::{
 pub(crate) enum Piece {
     /// The next bytes of the body.
     Bytes(Bytes),
-    /// The body is whole. Without this, what came before is not an answer.
-    End,
+    /// The last bytes, if any are left: the body is whole. Without this, what came before is not an answer.
+    End(Bytes),
     /// There is no answer, or the body breaks off here.
     Failed(Error),
 }
@@ -78,7 +79,13 @@ impl Job {
         self.watch.finish();
         self.engine.cache.evict();
         let last = match result {
-            Ok(Ok(())) => Piece::End,
+            Ok(Ok((session, rest))) => {
+                // No interrupt is on its way: none is sent once the watchdog knows that the query is over.
+                if self.watch.verdict().is_none() {
+                    session.keep();
+                }
+                Piece::End(rest.into())
+            }
             Ok(Err(error)) => Piece::Failed(error),
             Err(_) => Piece::Failed(Error::Internal("the thread of a query panicked".into())),
         };
@@ -91,7 +98,8 @@ impl Job {
         }
     }
 
-    fn work(&self) -> Result<(), Error> {
+    /// Answers the query but for the last bytes.
+    fn work(&self) -> Result<(Session, Vec<u8>), Error> {
         match self.work_with(params::start) {
             // When a thread of a stream fails, DuckDB may tell of the interrupt that stopped the others and not of the
             // failure, which has ended the transaction. Run as a whole, in one of its own, the statement tells what is wrong.
@@ -102,17 +110,14 @@ impl Job {
         }
     }
 
-    fn work_with(&self, start: params::Start) -> Result<(), Error> {
+    fn work_with(&self, start: params::Start) -> Result<(Session, Vec<u8>), Error> {
         let engine = &self.engine;
         let database = engine.generation.load().database.clone();
-        let session = database.session(|connection| {
-            self.watch.watch(connection.interrupt_handle());
-            let parsed = fence::parse(connection, &engine.scrub, &self.sql, engine.settings.max_sql_bytes);
-            (parsed, engine.generation.load_full())
-        });
-        let (connection, (parsed, generation)) = session.map_err(|error| engine.scrub.error(&error))?;
-        let answered = parsed.and_then(|parsed| self.answer(&connection, &generation, parsed, start));
-        answered.map_err(|failed| {
+        let opened = database.session(|| engine.generation.load_full());
+        let (session, generation) = opened.map_err(|error| engine.scrub.error(&error))?;
+        self.watch.watch(session.connection().interrupt_handle());
+        let answered = self.answer(session.connection(), &generation, start);
+        answered.map(|rest| (session, rest)).map_err(|failed| {
             if let Error::Internal(message) = &failed {
                 error!(message, "The query engine failed");
                 if is_fatal(message) {
@@ -128,10 +133,10 @@ impl Job {
         &self,
         connection: &Connection,
         generation: &Generation,
-        parsed: Parsed<'_>,
         start: params::Start,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<u8>, Error> {
         let engine = &self.engine;
+        let parsed = fence::parse(connection, &engine.scrub, &self.sql, engine.settings.max_sql_bytes)?;
         let statement = parsed.check(connection, generation, &engine.scrub, self.limit)?;
         let _pins = self.pins(generation, &statement.datasets)?;
         let answered = self.attempt(connection, &statement.sql, start);
@@ -139,7 +144,7 @@ impl Job {
     }
 
     /// Runs a statement that may run.
-    fn attempt(&self, connection: &Connection, sql: &str, start: params::Start) -> Result<(), Error> {
+    fn attempt(&self, connection: &Connection, sql: &str, start: params::Start) -> Result<Vec<u8>, Error> {
         let failed = |error: duckdb::Error| self.engine.scrub.error(&error);
         let mut prepared = connection.prepare(sql).map_err(failed)?;
         let params = params::bind(&prepared, &self.params)?;
@@ -179,7 +184,8 @@ impl Job {
         Ok(pins)
     }
 
-    fn encode(&self, rows: &Statement<'_>, shape: &Shape) -> Result<(), Error> {
+    /// Hands on the rows, all but the last bytes of them.
+    fn encode(&self, rows: &Statement<'_>, shape: &Shape) -> Result<Vec<u8>, Error> {
         let limit = self.engine.settings.max_result_bytes;
         let mut encoder = Encoder::start(self.format, shape, &rows.schema(), limit)?;
         let mut left = self.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
@@ -194,7 +200,7 @@ impl Job {
             }
         }
         encoder.finish()?;
-        self.send(encoder.take())
+        Ok(encoder.take())
     }
 
     fn send(&self, bytes: Vec<u8>) -> Result<(), Error> {

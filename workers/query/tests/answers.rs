@@ -183,11 +183,14 @@ async fn one_huge_value_is_too_large_for_json() {
 #[tokio::test]
 async fn an_error_in_the_middle_of_a_stream_breaks_it_off() {
     let lake = Lake::new().await;
-    let sql = "SELECT CASE WHEN range < 900000 THEN range ELSE error('late')::BIGINT END FROM range(1000000)";
-    let (status, _, body) = lake.post_for(json!({ "sql": sql }), "text/csv").await;
+    let fails_at = |row: u64| {
+        format!("SELECT if(range < {row}, range, error('late')::BIGINT) FROM range({})", row + 100_000)
+    };
+    // More rows than wait to be read.
+    let (status, _, body) = lake.post_for(json!({ "sql": fails_at(9_000_000) }), "text/csv").await;
     assert_eq!((status.as_u16(), body), (200, None), "a part must not look like the whole");
     for _ in 0..5 {
-        let (status, body) = lake.sql(sql).await;
+        let (status, body) = lake.sql(&fails_at(900_000)).await;
         assert_eq!((status.as_u16(), &body["error"]["message"]), (400, &json!("Invalid Input Error: late")));
     }
 }
