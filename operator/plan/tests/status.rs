@@ -225,6 +225,66 @@ fn a_suspended_dataset_says_so_and_has_no_next_run() {
     assert_eq!(status.next_run, None);
 }
 
+#[test]
+fn a_catalogue_that_cannot_be_asked_takes_nothing_back() {
+    let dataset = config_map();
+    let manifest = manifest(2);
+    let before = status::dataset(None, &served(&dataset, &manifest), now());
+    let silent = Failure::new(Reason::NotServed, "no gateway answers");
+    let facts = Facts {
+        manifest: None,
+        catalogue: Err(silent),
+        served: ServedFacts::Waiting("the pod `g` is not ready yet.".into()),
+        ..served(&dataset, &manifest)
+    };
+    let status = status::dataset(Some(&before), &facts, now());
+    assert_eq!((status.version, status.rows, status.columns.len()), (Some(2), Some(3376), 1));
+    assert_eq!(status.last_ingest, before.last_ingest);
+    assert_eq!(shown(&status, "Published"), "Unknown NotServed: no gateway answers");
+    assert!(shown(&status, "Ready").starts_with("Unknown NotServed"));
+    assert_eq!(shown(&status, "Reconciling"), "True NotServed: no gateway answers. It is tried again.");
+}
+
+#[test]
+fn what_serves_and_limps_is_ready_and_says_what_hurts() {
+    let dataset = config_map();
+    let manifest = manifest(2);
+    let failure = Failure::new(Reason::ImagePullFailed, "Pod `q` cannot start.");
+    let limping = ServedFacts::Limping { endpoint: "http://h".into(), version: 2, failure };
+    let status = status::dataset(None, &Facts { served: limping, ..served(&dataset, &manifest) }, now());
+    let sentence = "SQL is answered from version 2. However: Pod `q` cannot start.";
+    assert_eq!(shown(&status, "Ready"), format!("True Serving: {sentence}"));
+    assert_eq!(shown(&status, "Served"), format!("True Serving: {sentence}"));
+    assert!(shown(&status, "Reconciling").starts_with("True ImagePullFailed"));
+    assert_eq!(status.endpoint.as_deref(), Some("http://h"));
+}
+
+#[test]
+fn what_is_waited_for_is_told() {
+    let dataset = config_map();
+    let manifest = manifest(2);
+    let facts = Facts { run: RunFacts::WaitingFor("The Job `j` is being made."), ..facts(&dataset) };
+    let status = status::dataset(None, &facts, now());
+    for condition in ["Ready", "Ingested"] {
+        assert_eq!(shown(&status, condition), "False Waiting: The Job `j` is being made.");
+    }
+    let waiting = ServedFacts::Waiting("the pod `q` is not ready yet.".into());
+    let status = status::dataset(None, &Facts { served: waiting, ..served(&dataset, &manifest) }, now());
+    assert_eq!(
+        shown(&status, "Ready"),
+        "False NotServed: Version 2 is not served yet: the pod `q` is not ready yet."
+    );
+}
+
+#[test]
+fn no_time_is_more_precise_than_what_is_written() {
+    let dataset = config_map();
+    let precise = DatasetManifest { updated_at: "2026-11-20T12:00:00.5Z".parse().unwrap(), ..manifest(2) };
+    let status = status::dataset(None, &served(&dataset, &precise), now());
+    let read: DatasetStatus = serde_json::from_value(serde_json::to_value(&status).unwrap()).unwrap();
+    assert_eq!(read, status, "otherwise it would be written again and again");
+}
+
 /// `True Serving: …` of a condition.
 fn shown(status: &DatasetStatus, name: &str) -> String {
     let condition = status.conditions.iter().find(|condition| condition.type_ == name).expect("it is there");
