@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use axum::{Router, routing::get};
 use common::{Server, client, error_of, patiently};
-use lakehouse_http::{Readiness, Service, Settings};
+use lakehouse_http::{Late, Readiness, Service, Settings};
 use tokio::net::TcpStream;
 
 #[tokio::test]
@@ -31,6 +31,29 @@ async fn a_service_is_ready_when_nothing_holds_it_back() {
     assert_eq!((code.as_str(), message.as_str()), ("not_ready", "queryd: 2 of 3 views are loaded"));
     readiness.release("queryd");
     assert_eq!(client().get(server.url("/readyz")).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn routes_that_come_late_are_told_of_until_they_are_there() {
+    let (late, readiness) = (Late::default(), Readiness::default());
+    readiness.hold("store", "the bucket cannot be reached");
+    let service = Service::late("testd", late.clone()).with_readiness(readiness.clone());
+    let server = Server::with(service, Settings::default()).await;
+    let ask = async |path: &str| client().get(server.url(path)).send().await.unwrap();
+    assert_eq!(ask("/livez").await.status(), 200);
+    assert_eq!(ask("/readyz").await.status(), 503);
+    let early = ask("/slow").await;
+    assert_eq!(early.status(), 503);
+    assert_eq!(early.headers()["retry-after"], "2");
+    assert_eq!(error_of(early).await.1, "store: the bucket cannot be reached");
+
+    late.set(slow(Duration::ZERO));
+    readiness.release("store");
+    assert_eq!(ask("/readyz").await.status(), 200);
+    assert_eq!(ask("/slow").await.text().await.unwrap(), "done");
+    assert_eq!(error_of(ask("/none").await).await.1, "there is no route `/none` here");
+    let numbers = ask("/metrics").await.text().await.unwrap();
+    assert!(numbers.contains("route=\"/slow\""), "{numbers}");
 }
 
 #[tokio::test]

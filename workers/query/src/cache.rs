@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     fs, io,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -193,9 +193,11 @@ fn link(source: &Path, target: &Path) -> io::Result<()> {
     }
 }
 
-/// Moves a whole file to its name, so that whatever bears the name is whole, also after a loss of power.
+/// Moves a whole file to its name, so that whatever bears the name is whole, also after a loss of power. Nobody writes to it any more.
 fn place(partial: &Path, target: &Path) -> io::Result<()> {
-    fs::File::open(partial)?.sync_all()?;
+    let file = fs::File::open(partial)?;
+    file.set_permissions(fs::Permissions::from_mode(0o444))?;
+    file.sync_all()?;
     fs::rename(partial, target)
 }
 
@@ -276,6 +278,8 @@ mod tests {
         again.pin(&object).await.unwrap();
         assert_eq!(bucket.load(Ordering::Relaxed), 1);
         assert_eq!(fs::read_dir(&blobs).unwrap().count(), 1);
+        assert!(fs::metadata(again.path(&object)).unwrap().permissions().readonly());
+        fs::remove_file(again.path(&object)).unwrap();
         fs::write(again.path(&object), "row").unwrap();
         again.pin(&object).await.unwrap();
         assert_eq!(fs::read(again.path(&object)).unwrap(), b"rows", "a cut file is fetched anew");

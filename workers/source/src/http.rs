@@ -150,3 +150,16 @@ fn failure(shown: &str, error: reqwest::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_tag_that_promises_the_same_bytes_is_a_digest() {
+        assert!(is_strong_etag("\"5d41402abc4b2a76b9719d911017c592\""));
+        for text in ["W/\"1\"", "\"\"", "1", "", &format!("\"{}\"", "x".repeat(LONGEST_ETAG))] {
+            assert!(!is_strong_etag(text), "{text}");
+        }
+    }
+}

@@ -271,6 +271,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_large_file_tells_how_much_of_it_was_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("large.csv");
+        let bytes = 512 << 20;
+        // A hole of the file system: it takes time to read and no room.
+        std::fs::File::create(&path).unwrap().set_len(bytes).unwrap();
+        let told = std::sync::Mutex::new(Vec::new());
+        let copied = |bytes: u64, total: Option<u64>| told.lock().unwrap().push((bytes, total));
+        reader(folder.path()).read(&Source::File(path), None, &copied).await.unwrap();
+        let told = told.into_inner().unwrap();
+        assert!(told.iter().all(|(_, total)| *total == Some(bytes)), "{told:?}");
+        assert!(told.is_sorted() && told.iter().any(|(so_far, _)| (1..bytes).contains(so_far)), "{told:?}");
+    }
+
+    #[tokio::test]
     async fn a_missing_file_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let source = Source::File(folder.path().join("none.csv"));

@@ -59,24 +59,29 @@ impl Screen {
                 .as_ref()
                 .is_some_and(|status| condition(status, READY).is_some_and(|(holds, _)| holds))
         });
-        let (program, server) = (hint::program(), hint::at_server(url));
-        let mut lines = vec![String::new(), "Try, in another terminal:".to_owned()];
-        match ready.and_then(|dataset| dataset.metadata.name.as_deref()) {
-            Some(name) => {
-                let table = hint::sql_name(name);
-                lines.push(format!("  {program} sql{server} 'SELECT * FROM {table} LIMIT 5'"));
-                let body = format!(r#"{{"sql": "SELECT count(*) FROM {}"}}"#, table.replace('"', "\\\""));
-                let header = credential
-                    .map(|token| format!(" -H \"Authorization: Bearer {token}\""))
-                    .unwrap_or_default();
-                lines.push(format!("  curl -s{header} {url}/v1/sql -d '{body}'"));
-            }
-            None => lines.push(format!("  {program} ingest{server} FILE.csv")),
-        }
-        lines.push(format!("  {program} get{server} -o wide"));
-        lines.push("Ctrl-C ends it.".to_owned());
-        self.line(&lines.join("\n"));
+        let name = ready.and_then(|dataset| dataset.metadata.name.as_deref());
+        self.line(&steps(url, credential, name).join("\n"));
     }
+}
+
+/// What to try on this server: on the dataset `name`, where one is ready.
+fn steps(url: &str, credential: Option<&str>, name: Option<&str>) -> Vec<String> {
+    let (program, server) = (hint::program(), hint::at_server(url));
+    let mut lines = vec![String::new(), "Try, in another terminal:".to_owned()];
+    match name {
+        Some(name) => {
+            let table = hint::sql_name(name);
+            lines.push(format!("  {program} sql{server} 'SELECT * FROM {table} LIMIT 5'"));
+            let body = format!(r#"{{"sql": "SELECT count(*) FROM {}"}}"#, table.replace('"', "\\\""));
+            let header =
+                credential.map(|token| format!(" -H \"Authorization: Bearer {token}\"")).unwrap_or_default();
+            lines.push(format!("  curl -s{header} {url}/v1/sql -d '{body}'"));
+        }
+        None => lines.push(format!("  {program} ingest{server} FILE.csv")),
+    }
+    lines.push(format!("  {program} get{server} -o wide"));
+    lines.push("Ctrl-C ends it.".to_owned());
+    lines
 }
 
 /// One line, and whether it is good news.
@@ -100,4 +105,21 @@ fn summary(name: &DatasetName, status: &DatasetStatus) -> (String, bool) {
 pub(crate) fn condition<'a>(status: &'a DatasetStatus, name: &str) -> Option<(bool, &'a str)> {
     let found = status.conditions.iter().find(|condition| condition.type_ == name)?;
     Some((found.status == "True", found.message.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_to_try_with_curl_holds_the_token_that_is_asked_for() {
+        let curl = |credential| steps("http://h:1", credential, Some("sales")).swap_remove(3);
+        let body = r#"{"sql": "SELECT count(*) FROM sales"}"#;
+        assert_eq!(curl(None), format!("  curl -s http://h:1/v1/sql -d '{body}'"));
+        let header = r#"-H "Authorization: Bearer $LAKEHOUSE_TOKEN""#;
+        assert_eq!(
+            curl(Some("$LAKEHOUSE_TOKEN")),
+            format!("  curl -s {header} http://h:1/v1/sql -d '{body}'")
+        );
+    }
 }
