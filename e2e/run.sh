@@ -82,7 +82,7 @@ case $command in
     up
     cd "$root"
     # `operators` comes last: its stories remove the operator that the others share.
-    on cargo test --quiet --offline --package lakehouse-e2e --test datasets --test faults --test operators --no-fail-fast -- \
+    on cargo test --quiet --offline --workspace --test datasets --test faults --test operators --no-fail-fast -- \
       --test-threads "${LAKEHOUSE_E2E_THREADS:-4}" "$@"
     ;;
   down) down ;;

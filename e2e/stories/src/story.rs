@@ -317,7 +317,7 @@ impl Story {
     /// What `lakehouse sql` prints in a pod of its own, as CSV.
     pub async fn sql_from_a_pod(&self, sql: &str) -> Result<String> {
         let name = format!("client-{}", cluster::run_id());
-        let pod = client_pod(&name, &["sql", "--csv", "--url", "http://lakehouse:3110", sql])?;
+        let pod = client_pod(&name, &["sql", "--csv", "--server", "http://lakehouse:3110", sql])?;
         let pods = self.api::<Pod>();
         pods.create(&PostParams::default(), &pod).await?;
         let phase =

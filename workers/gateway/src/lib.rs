@@ -8,6 +8,7 @@
 //!                                       └─ http://host/api:  /api/storage/get/a%2Fb?x=1
 //! ```
 
+mod connect;
 mod forward;
 mod headers;
 mod path;
@@ -28,6 +29,8 @@ pub use upstream::{InvalidUpstream, Owner, Upstream, Upstreams};
 pub struct Settings {
     /// How long a connection may take to be made.
     pub connect_timeout: Duration,
+    /// How long a call waits for a service that nobody listens for, such as one whose pod is being replaced.
+    pub connect_patience: Duration,
     /// How long a call may stay without a byte in either direction. Longer than any service takes to find its first byte.
     pub idle_timeout: Duration,
     /// The largest body that is passed on, in bytes. The service's own cap is usually lower and answers first.
@@ -38,6 +41,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(3),
+            connect_patience: Duration::from_secs(10),
             idle_timeout: Duration::from_mins(5),
             max_body_bytes: 1 << 30,
         }

@@ -23,7 +23,7 @@ use futures::stream;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
 use hyper_util::{
-    client::legacy::{self, Client, connect::HttpConnector},
+    client::legacy::{self, Client},
     rt::{TokioExecutor, TokioTimer},
 };
 use lakehouse_http::{AsIs, BodyLimit, Problem};
@@ -31,7 +31,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::{
-    Settings, headers,
+    Settings,
+    connect::PatientConnector,
+    headers,
     upstream::{BaseUrl, Owner},
 };
 
@@ -41,7 +43,7 @@ const POOL_IDLE: Duration = Duration::from_secs(15);
 /// A client for all services.
 #[derive(Clone, Debug)]
 pub(crate) struct Remote {
-    client: Client<HttpConnector, Body>,
+    client: Client<PatientConnector, Body>,
     idle: Duration,
     limit: BodyLimit,
 }
@@ -73,9 +75,7 @@ impl From<Error> for Problem {
 
 impl Remote {
     pub(crate) fn new(settings: &Settings) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(settings.connect_timeout));
-        connector.set_nodelay(true);
+        let connector = PatientConnector::new(settings.connect_timeout, settings.connect_patience);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE)

@@ -229,10 +229,26 @@ async fn redirects_and_empty_answers_pass_through() {
 
 #[tokio::test]
 async fn a_service_that_cannot_be_reached_is_502() {
-    let gateway = gateway_to(&format!("http://{}", closed_port().await)).await;
+    let settings = Settings { connect_patience: Duration::from_millis(300), ..Settings::default() };
+    let upstreams =
+        [(Owner::Sql, Upstream::http("URL", &format!("http://{}", closed_port().await)).unwrap())].into();
+    let gateway = Server::start(router(upstreams, &settings)).await;
     let answer = client().get(gateway.url("/v1/sql")).send().await.unwrap();
     assert_eq!(answer.status(), 502);
     assert_eq!(error_of(answer).await, ("bad_gateway".into(), "queryd cannot be reached".into()));
+}
+
+#[tokio::test]
+async fn a_call_waits_for_a_service_that_is_about_to_come_back() {
+    let address = closed_port().await;
+    let gateway = gateway_to(&format!("http://{address}")).await;
+    let call = tokio::spawn(client().post(gateway.url("/v1/sql")).body("SELECT 1").send());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+    let echo = Router::new().route("/sql", axum::routing::post(|body: String| async { body }));
+    let service = tokio::spawn(async { axum::serve(listener, echo).await });
+    assert_eq!(call.await.unwrap().unwrap().text().await.unwrap(), "SELECT 1");
+    service.abort();
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use axum::{
     Router,
     body::Body,
     extract::{ConnectInfo, DefaultBodyLimit, Request},
+    http::{HeaderValue, header},
     middleware::{Next, from_fn},
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -115,8 +116,8 @@ pub enum Error {
     Listener(#[from] io::Error),
 }
 
-/// Serves until `shutdown` resolves, then drains: `/readyz` answers 503, the listener closes, requests in flight finish or
-/// are cut at the deadline.
+/// Serves until `shutdown` resolves, then drains: `/readyz` answers 503 and each answer ends its connection, so that clients go
+/// elsewhere; after the notice the listener closes, and requests in flight finish or are cut at the deadline.
 pub async fn serve(
     listener: TcpListener,
     service: Service,
@@ -130,6 +131,7 @@ pub async fn serve(
         router: layered(service, &settings),
         http: protocol(&settings),
         answer_idle_timeout: settings.answer_idle_timeout,
+        leaving: CancellationToken::new(),
         draining: CancellationToken::new(),
         cut: CancellationToken::new(),
         connections: TaskTracker::new(),
@@ -140,6 +142,7 @@ pub async fn serve(
         shutdown.await;
         info!(service = name, "{name} drains");
         readiness.drain();
+        server.leaving.cancel();
         tokio::time::sleep(settings.drain_notice).await;
     };
     tokio::select! {
@@ -209,6 +212,9 @@ struct Server {
     router: Router,
     http: http1::Builder,
     answer_idle_timeout: Duration,
+    /// Answers end their connections, so that clients come back to somebody else.
+    leaving: CancellationToken,
+    /// Idle connections end.
     draining: CancellationToken,
     cut: CancellationToken,
     connections: TaskTracker,
@@ -238,12 +244,18 @@ impl Server {
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "TCP_NODELAY was refused");
         }
-        let router = self.router.clone();
+        let (router, leaving) = (self.router.clone(), self.leaving.clone());
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(ConnectInfo(remote));
-            let answer = router.clone().oneshot(request);
-            async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
+            let (answer, leaving) = (router.clone().oneshot(request), leaving.clone());
+            async move {
+                let mut answer = answer.await.unwrap_or_else(|never| match never {});
+                if leaving.is_cancelled() {
+                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(answer)
+            }
         });
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.answer_idle_timeout));

@@ -67,7 +67,9 @@ async fn a_draining_server_says_so_while_it_still_serves() {
         }
     })
     .await;
-    assert_eq!(client().get(server.url("/slow")).send().await.unwrap().text().await.unwrap(), "done");
+    let answer = client().get(server.url("/slow")).send().await.unwrap();
+    assert_eq!(answer.headers()["connection"], "close", "the client's next request goes elsewhere");
+    assert_eq!(answer.text().await.unwrap(), "done");
 }
 
 #[tokio::test]

@@ -139,7 +139,7 @@ async fn a_job_without_enough_memory_says_so_and_runs_once_it_has_more() {
         services(&story).await?;
         let source = Source::new(&story, "big.csv").await?;
         let mut csv = String::from("id,text\n");
-        for id in 0..200_000 {
+        for id in 0..200_000_u64 {
             writeln!(csv, "{id},row number {id} has a text of its own that compresses badly {}", id * 7919 % 10007)?;
         }
         source.put(csv).await?;

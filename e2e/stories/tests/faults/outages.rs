@@ -34,10 +34,10 @@ async fn a_query_pod_killed_under_load_is_replaced_within_seconds() {
             )
             .await?;
         let (answers, failures) = load.stop().await;
-        println!("{answers} answers, {} failures while the only query pod was away", failures.len());
-        // What fails meanwhile fails as it should: by the gateway, with a status that says that trying again helps.
+        println!("{answers} answers, and {failures:?}");
+        // What the pod was working on goes with it. What comes after that waits for the successor.
         ensure!(
-            failures.iter().all(|failure| failure.contains("502") || failure.contains("503")),
+            failures.len() <= 2 && failures.iter().all(|failure| failure.contains("502")),
             "{failures:#?}"
         );
         Ok(())
@@ -117,7 +117,7 @@ async fn a_restart_of_the_bucket_in_the_middle_of_ingests_and_queries_loses_noth
         story.ready("first").await?;
         let source = Source::new(&story, "big.csv").await?;
         let mut csv = String::from("id,text\n");
-        for id in 0..300_000 {
+        for id in 0..300_000_u64 {
             writeln!(csv, "{id},row number {id} has a text of its own {}", id * 7919 % 10007)?;
         }
         source.put(csv).await?;
