@@ -144,7 +144,30 @@ inside() {
 load() {
   local image
   for image in "$@"; do
-    (inside ctr --namespace k8s.io images import "$(realpath "$image")") >/dev/null || fail "$image could not be loaded"
+    (inside ctr --namespace k8s.io images import --snapshotter "$(cat "$state/snapshotter")" "$(realpath "$image")") >/dev/null || fail "$image could not be loaded"
+  done
+}
+
+# The pods' cgroups lie below one of the cluster's own, or two kubelets would each end the other's pods as strays.
+make_cgroup() {
+  local hierarchy what root=/sys/fs/cgroup
+  if [ -e $root/cgroup.controllers ]; then
+    # Version 2 hands a controller down when it is told to, and not past processes, which a container's root has.
+    what=$(sed 's/[^ ]*/+&/g' $root/cgroup.controllers)
+    if ! echo "$what" >$root/cgroup.subtree_control; then
+      mkdir -p $root/init
+      xargs -rn1 <$root/cgroup.procs >$root/init/cgroup.procs || true
+      echo "$what" >$root/cgroup.subtree_control
+    fi 2>/dev/null
+    mkdir -p "$root$cgroup"
+    echo "$what" >"$root$cgroup/cgroup.subtree_control"
+    return
+  fi
+  for hierarchy in $root/*; do
+    [ -e "$hierarchy/cgroup.procs" ] || continue
+    mkdir -p "$hierarchy$cgroup"
+    [ -e "$hierarchy/cpuset.mems" ] || continue
+    for what in cpuset.cpus cpuset.mems; do cat "$hierarchy/$what" >"$hierarchy$cgroup/$what"; done
   done
 }
 
@@ -160,6 +183,7 @@ up() {
   if [ -n "$process" ] && [ -e "$state/ready" ]; then return 0; fi
   remove
   mkdir -p "$state"
+  make_cgroup
   # Nothing of it holds on to this script's output or locks: who waits for the end of those need not wait for the cluster.
   setsid unshare --net --mount --pid --fork --mount-proc --kill-child \
     "$here/node/init.sh" "$state" "$home/kube" "$cgroup" >"$state/init.log" 2>&1 </dev/null 9>&- &

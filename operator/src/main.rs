@@ -1,6 +1,6 @@
 //! `lakehouse-operator`: brings Lakehouse resources in a cluster to what they ask for.
 
-use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -37,6 +37,12 @@ enum Command {
     Run(Run),
     /// Prints the resource definitions, for `kubectl apply --server-side -f -`
     Crds,
+    /// Asks a running operator whether it is ready; `helm test` does
+    Ready {
+        /// The address that it listens on
+        #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL")]
+        url: String,
+    },
 }
 
 /// Runs the operator.
@@ -89,6 +95,7 @@ fn main() -> ExitCode {
     }
     let ended = match (command, run) {
         (Some(Command::Crds), _) => print_crds(),
+        (Some(Command::Ready { url }), _) => ask(&url),
         (Some(Command::Run(run)), _) | (None, Some(run)) => operate(run),
         (None, None) => Err(anyhow::anyhow!("--settings FILE is missing; --help tells more")),
     };
@@ -105,6 +112,20 @@ fn print_crds() -> anyhow::Result<()> {
     for definition in lakehouse_crds::definitions::all() {
         println!("---\n{}", serde_saphyr::to_string(&definition)?.trim_end());
     }
+    Ok(())
+}
+
+fn ask(url: &str) -> anyhow::Result<()> {
+    let url = format!("{}/readyz", url.trim_end_matches('/'));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("a thread cannot be started")?;
+    let answer = runtime.block_on(async {
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).no_proxy().build()?;
+        client.get(&url).send().await
+    });
+    let answer = answer.with_context(|| format!("{url} does not answer"))?;
+    anyhow::ensure!(answer.status().is_success(), "{url} answers {}", answer.status());
+    println!("The operator at {url} is ready");
     Ok(())
 }
 

@@ -43,20 +43,17 @@ ip link set nowhere0 up
 ip route add default dev node0
 echo 1 >/proc/sys/net/ipv4/ip_forward
 
-# The pods' cgroups lie below one of their own, or two kubelets would each end the other's pods as strays.
-for hierarchy in /sys/fs/cgroup /sys/fs/cgroup/*; do
-  [ -e "$hierarchy/cgroup.procs" ] || continue
-  mkdir -p "$hierarchy$cgroup"
-  if [ -e "$hierarchy/cpuset.mems" ]; then
-    for what in cpuset.cpus cpuset.mems; do cat "$hierarchy/$what" >"$hierarchy$cgroup/$what"; done
-  fi
-  if [ "$hierarchy" = /sys/fs/cgroup ]; then
-    # cgroup v2 hands a controller down only when it is told to.
-    for controller in $(cat "$hierarchy/cgroup.controllers"); do
-      for level in "$hierarchy" "$hierarchy$cgroup"; do echo "+$controller" >"$level/cgroup.subtree_control"; done
-    done
-  fi
-done
+# Where this machine is a container itself, one overlay cannot lie upon another; then layers are copied.
+snapshotter=overlayfs
+mkdir -p /run/cluster/overlay/{lower,upper,work,both}
+if mount -t overlay -o lowerdir=/run/cluster/overlay/lower,upperdir=/run/cluster/overlay/upper,workdir=/run/cluster/overlay/work \
+  overlay /run/cluster/overlay/both 2>/dev/null; then
+  umount /run/cluster/overlay/both
+else
+  snapshotter=native
+fi
+echo $snapshotter >/run/cluster/snapshotter
+sed "s/SNAPSHOTTER/$snapshotter/" "$here/containerd.toml" >/run/cluster/containerd.toml
 
 start() { # NAME COMMAND…
   local name=$1
@@ -78,7 +75,7 @@ current-context: test
 USER
 done <"$here/users.csv"
 
-start containerd containerd --config "$here/containerd.toml" --log-level warn
+start containerd containerd --config /run/cluster/containerd.toml --log-level warn
 start etcd "$kube" etcd --data-dir /run/cluster/etcd --unsafe-no-fsync --log-level error \
   --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
   --listen-peer-urls http://127.0.0.1:2380
