@@ -29,6 +29,14 @@ pub struct Context {
     pub refusals: Refusals,
 }
 
+impl Context {
+    /// Lets go of what is only remembered until it is seen.
+    pub fn settle(&self) {
+        let datasets = &self.wake.world.datasets;
+        self.datasets.settle(|namespace, name| Some(datasets.get(namespace, name)?.stamp.clone()));
+    }
+}
+
 /// Why the shared objects of namespaces cannot be made. Cheap to clone; all clones are one.
 #[derive(Clone, Debug, Default)]
 pub struct Refusals(Arc<Mutex<HashMap<String, Failure>>>);

@@ -10,12 +10,15 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{core::v1::ObjectReference, events::v1::Event},
+    apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, ObjectMeta},
+};
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{Patch, PatchParams},
+    api::{Patch, PatchParams, PostParams},
     core::NamespaceResourceScope,
-    runtime::events::{Event, EventType, Recorder, Reporter as From},
 };
 use lakehouse_crds::{
     Dataset, DatasetStatus,
@@ -72,7 +75,8 @@ pub enum Error {
 #[derive(Clone)]
 pub struct Reporter<K: Reported> {
     client: Client,
-    recorder: Recorder,
+    /// Tells this operator from its siblings.
+    instance: String,
     /// What was written and not seen back yet.
     written: Arc<Mutex<HashMap<Place, Written<K::Status>>>>,
 }
@@ -89,9 +93,7 @@ struct Written<S> {
 impl<K: Reported> Reporter<K> {
     /// Reports in the name of this operator; `instance` tells it from its siblings.
     pub fn new(client: Client, instance: String) -> Self {
-        let from = From { controller: FIELD_MANAGER.to_owned(), instance: Some(instance) };
-        let recorder = Recorder::new(client.clone(), from);
-        Self { client, recorder, written: Arc::default() }
+        Self { client, instance, written: Arc::default() }
     }
 
     /// The last status of a resource: the one that was written, until it is seen.
@@ -147,25 +149,46 @@ impl<K: Reported> Reporter<K> {
         Ok(())
     }
 
+    /// Forgets what was seen back meanwhile; `seen` is the version that was.
+    pub fn settle(&self, seen: impl Fn(&str, &str) -> Option<Stamp>) {
+        let mut all = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(namespace, name), written| {
+            seen(namespace, name).is_some_and(|stamp| stamp.is_before(&written.version))
+        });
+    }
+
     /// Forgets a resource that is gone.
     pub fn forget(&self, namespace: &str, name: &str) {
         let place = (namespace.to_owned(), name.to_owned());
         self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(&place);
     }
 
+    /// Publishes an Event of its own for each turn. The library's recorder would count a second one of the same reason
+    /// under the first one's words.
     async fn tell(&self, about: &ObjectReference, turn: Turn) {
-        let (namespace, name) = (about.namespace.as_deref(), about.name.as_deref());
+        let (namespace, name) = (about.namespace.clone().unwrap_or_default(), about.name.as_deref());
         let Turn { failed, reason, message } = turn;
         info!(namespace, name, reason, "{message}");
+        let now = Timestamp::now();
         let event = Event {
-            type_: if failed { EventType::Warning } else { EventType::Normal },
-            reason,
+            metadata: ObjectMeta {
+                namespace: about.namespace.clone(),
+                name: Some(format!("{}.{:x}", name.unwrap_or_default(), now.as_nanosecond())),
+                ..ObjectMeta::default()
+            },
+            type_: Some(if failed { "Warning" } else { "Normal" }.to_owned()),
+            reason: Some(reason),
             note: Some(shortened(message)),
-            action: "Reconcile".to_owned(),
-            secondary: None,
+            action: Some("Reconcile".to_owned()),
+            event_time: Some(MicroTime(now)),
+            regarding: Some(about.clone()),
+            reporting_controller: Some(FIELD_MANAGER.to_owned()),
+            reporting_instance: Some(self.instance.clone()),
+            ..Event::default()
         };
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
         // The status holds the same; an Event that is lost is no reason to try everything again.
-        if let Err(error) = self.recorder.publish(&event, about).await {
+        if let Err(error) = events.create(&PostParams::default(), &event).await {
             debug!(namespace, name, "An Event was not published: {}", chain(&error));
         }
     }
@@ -229,7 +252,6 @@ fn shortened(mut text: String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;

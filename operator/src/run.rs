@@ -157,7 +157,10 @@ async fn lead(context: Context, metrics: Metrics, health: Health, stop: Cancella
             biased;
             () = stop.cancelled() => break,
             Some(_) = running.join_next() => {}
-            _ = look.tick() => context.services.look_everywhere(),
+            _ = look.tick() => {
+                context.services.look_everywhere();
+                context.settle();
+            }
             key = context.wake.queue.next(), if running.len() < AT_ONCE => {
                 let turn = Turn { queue: context.wake.queue.clone(), key, next: Next::After(Duration::ZERO) };
                 running.spawn(take(turn, context.clone(), metrics.clone()));

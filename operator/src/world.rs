@@ -69,10 +69,10 @@ impl World {
         let mut tasks = JoinSet::new();
         for scope in scopes {
             let mut begin = Begin { tasks: &mut tasks, client, scope, wake, health };
-            begin.all("datasets.lakehouse.dev", &self.datasets, Whole::<Dataset>::watched, Wake::dataset);
-            begin.ours("jobs", &self.jobs, Whole::<Job>::compared, Wake::job);
-            begin.ours("pods", &self.pods, Whole::<Pod>::watched, Wake::pod);
-            begin.ours("deployments", &self.deployments, Whole::<Deployment>::compared, Wake::deployment);
+            begin.all("datasets.lakehouse.dev", &self.datasets, Whole::dataset, Wake::dataset);
+            begin.ours("jobs", &self.jobs, Whole::job, Wake::job);
+            begin.ours("pods", &self.pods, Whole::pod, Wake::pod);
+            begin.ours("deployments", &self.deployments, Whole::deployment, Wake::deployment);
             let keep = |object: Service| Outline::of(&object);
             begin.ours("services", &self.services, keep, Wake::service);
             let keep = |object: ConfigMap| Outline::of(&object);

@@ -65,6 +65,7 @@ async fn a_thousand_datasets() {
     println!("all ready after          {}", seconds(took));
     println!("API requests a dataset   {:.1}  {numbers:?}", total(&numbers) as f64 / datasets as f64);
     println!("API requests when idle   {} in a minute", total(&idle) - total(&numbers));
+    println!("CPU of the operator      {}", operator.cpu());
     println!(
         "memory of the operator   {} at the peak, {} now, {} with nothing to do",
         memory.0, memory.1, empty.1
@@ -120,6 +121,14 @@ impl Process {
                 (verb.to_owned(), count.parse().unwrap())
             })
             .collect()
+    }
+
+    /// The processor time that it took so far, in hundredths of a second by the kernel's account.
+    fn cpu(&self) -> String {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let ticks: f64 = fields.split(' ').skip(11).take(2).map(|field| field.parse::<f64>().unwrap()).sum();
+        format!("{:.1} s", ticks / 100.0)
     }
 
     /// The most memory that it ever held, and what it holds.

@@ -8,10 +8,11 @@ use std::{
 use k8s_openapi::api::{
     apps::v1::Deployment,
     batch::v1::Job,
-    core::v1::{ConfigMap, Secret, Service, ServiceAccount},
+    core::v1::{ConfigMap, Container, Pod, PodSpec, PodTemplateSpec, Secret, Service, ServiceAccount},
     policy::v1::PodDisruptionBudget,
 };
 use kube::{Resource, ResourceExt, core::DynamicObject};
+use lakehouse_crds::Dataset;
 use lakehouse_plan::cluster::{
     Kind,
     meta::{COMPONENT_LABEL, DATASET_LABEL},
@@ -40,7 +41,7 @@ pub struct Labels {
     pub component: Option<String>,
 }
 
-/// An object that is kept whole, but for the account of its fields.
+/// An object of which enough is kept to plan with, but for the account of its fields.
 #[derive(Clone, Debug)]
 pub struct Whole<K> {
     /// The object.
@@ -96,19 +97,52 @@ impl Labels {
     }
 }
 
-impl<K: Resource + Serialize> Whole<K> {
-    /// Keeps an object whose looks are compared.
-    pub fn compared(mut object: K) -> Self {
+impl Whole<Dataset> {
+    /// Keeps a Dataset.
+    pub fn dataset(object: Dataset) -> Self {
+        Self::of(Stamp::of(&object), object)
+    }
+}
+
+impl Whole<Job> {
+    /// Keeps a Job, without the pod that it makes: nobody can change it, and its volumes alone outweigh everything else.
+    pub fn job(mut object: Job) -> Self {
         let stamp = Stamp::with_digest(&object);
-        forget_account(&mut object);
-        Self { object: Arc::new(object), stamp }
+        if let Some(spec) = &mut object.spec {
+            spec.template = PodTemplateSpec::default();
+        }
+        Self::of(stamp, object)
+    }
+}
+
+impl Whole<Pod> {
+    /// Keeps a pod: how it is, and of what it shall be only its containers' images, ports and resources.
+    pub fn pod(mut object: Pod) -> Self {
+        let stamp = Stamp::of(&object);
+        if let Some(spec) = &mut object.spec {
+            let containers = std::mem::take(&mut spec.containers).into_iter();
+            let kept = |container: Container| Container {
+                name: container.name,
+                image: container.image,
+                ports: container.ports,
+                resources: container.resources,
+                ..Container::default()
+            };
+            *spec = PodSpec { containers: containers.map(kept).collect(), ..PodSpec::default() };
+        }
+        Self::of(stamp, object)
+    }
+}
+
+impl Whole<Deployment> {
+    /// Keeps a Deployment.
+    pub fn deployment(object: Deployment) -> Self {
+        Self::of(Stamp::with_digest(&object), object)
     }
 }
 
 impl<K: Resource> Whole<K> {
-    /// Keeps an object.
-    pub fn watched(mut object: K) -> Self {
-        let stamp = Stamp::of(&object);
+    fn of(stamp: Stamp, mut object: K) -> Self {
         forget_account(&mut object);
         Self { object: Arc::new(object), stamp }
     }
@@ -201,6 +235,31 @@ mod tests {
         let labelled =
             deployment(json!({"metadata": {"name": "a", "labels": {"x": "y"}}, "spec": {"replicas": 1}}));
         assert_ne!(digest(&before), digest(&labelled));
+    }
+
+    #[test]
+    fn of_a_pod_is_kept_what_tells_how_it_is() {
+        let pod = json!({
+            "metadata": {"name": "a", "managedFields": [{"manager": "m"}]},
+            "spec": {
+                "volumes": [{"name": "v", "emptyDir": {}}],
+                "containers": [{
+                    "name": "c", "image": "i", "ports": [{"containerPort": 1}], "args": ["x"],
+                    "resources": {"limits": {"memory": "1Gi"}},
+                }],
+            },
+            "status": {"phase": "Running"},
+        });
+        let kept = Whole::pod(serde_json::from_value(pod).unwrap());
+        let container = json!({
+            "name": "c", "image": "i", "ports": [{"containerPort": 1}],
+            "resources": {"limits": {"memory": "1Gi"}},
+        });
+        let expected = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"},
+            "spec": {"containers": [container]}, "status": {"phase": "Running"},
+        });
+        assert_eq!(serde_json::to_value(&*kept.object).unwrap(), expected);
     }
 
     #[test]
