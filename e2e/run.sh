@@ -81,8 +81,8 @@ case $command in
     trap down EXIT
     up
     cd "$root"
-    # `operators` comes last: its stories remove the operator that the others share.
-    on cargo test --quiet --offline --workspace --test datasets --test faults --test operators --no-fail-fast -- \
+    # `cluster_operators` comes last: its stories remove the operator that the others share.
+    on cargo test --quiet --offline --workspace --test 'cluster_*' --no-fail-fast -- \
       --test-threads "${LAKEHOUSE_E2E_THREADS:-4}" "$@"
     ;;
   down) down ;;
