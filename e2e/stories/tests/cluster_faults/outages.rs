@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, ensure};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     batch::v1::Job,
