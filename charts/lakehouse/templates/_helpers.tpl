@@ -23,6 +23,13 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
 
+{{/* The operator's own image: that of the pods, unless it is said to be another one. */}}
+{{- define "lakehouse.operatorImage" -}}
+{{- with .Values.operator.image -}}
+{{ .repository | default $.Values.image.repository }}:{{ .tag | default $.Values.image.tag | default $.Chart.AppVersion }}
+{{- end }}
+{{- end }}
+
 {{/* The operator's settings file: these values, in the same words. */}}
 {{- define "lakehouse.settings" -}}
 image: {{ include "lakehouse.image" . | quote }}
