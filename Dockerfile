@@ -1,7 +1,7 @@
 # The image of Lakehouse where there is a network and Docker, Podman or BuildKit; `make image` gives the same without both.
 #   docker build --tag lakehouse:0.1.0 .
 
-FROM rust:1.95-bookworm AS build
+FROM rust:1.95 AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends npm && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 # Before the sources, so that a changed source fetches nothing anew.

@@ -11,6 +11,11 @@ cluster=$here/cluster/cluster.sh
 images=${XDG_CACHE_HOME:-$HOME/.cache}/lakehouse/images
 target=${CARGO_TARGET_DIR:-$root/target}
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -1)
+ours=${KUBECONFIG:+no}
+if [ "$ours" = no ] && [ -z "${LAKEHOUSE_E2E_IMAGE:-}" ]; then
+  echo "KUBECONFIG names a cluster of yours: set LAKEHOUSE_E2E_IMAGE to an image that it can pull (\`make image\` makes one)." >&2
+  exit 1
+fi
 export LAKEHOUSE_CLUSTER=${LAKEHOUSE_CLUSTER:-e2e}
 export LAKEHOUSE_E2E_IMAGE=${LAKEHOUSE_E2E_IMAGE:-lakehouse:$version-dev}
 export LAKEHOUSE_E2E_MINIO_IMAGE=${LAKEHOUSE_E2E_MINIO_IMAGE:-minio:e2e}
@@ -19,7 +24,6 @@ export LAKEHOUSE_E2E_CHARTS=$root/charts
 export LAKEHOUSE_E2E_VALUES=$here/values.yaml
 # The keys of cluster/minio.yaml.
 export LAKEHOUSE_E2E_ACCESS_KEY=lakehouse-test LAKEHOUSE_E2E_SECRET_KEY=a-secret-of-the-tests-only
-ours=${KUBECONFIG:+no}
 
 # A command that sees the cluster, its Services by name when it is ours.
 on() { if [ "$ours" = no ]; then PATH="$($cluster build):$PATH" "$@"; else "$cluster" run "$@"; fi; }
