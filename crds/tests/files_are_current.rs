@@ -1,5 +1,7 @@
 //! The definitions in `yaml/` and in the chart are those of the types. `UPDATE=1` writes them.
 
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
 use std::{collections::BTreeMap, env, fs, path::Path};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -19,7 +19,7 @@ const ATTEMPTS: usize = 5;
 
 /// Runs etcd and the API server of `$KUBE` in this folder until its own input ends, then ends them and removes the folder.
 /// The certificate that the API server makes for itself serves as its authority; its key signs the tokens of
-/// ServiceAccounts, which no controller makes here: what is created in their name is admitted without them.
+/// service accounts, which no controller makes here: what is created in their name is admitted without them.
 const KEEPER: &str = r#"
 "$KUBE" etcd --data-dir data --unsafe-no-fsync --log-level error \
     --listen-client-urls "http://127.0.0.1:$ETCD" --advertise-client-urls "http://127.0.0.1:$ETCD" \
