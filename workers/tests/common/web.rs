@@ -8,6 +8,9 @@ use std::{
     time::Duration,
 };
 
+/// Longer than any test.
+const FOR_EVER: Duration = Duration::from_hours(1);
+
 /// A web server with at most one file. Its threads end with the test's process.
 pub(crate) struct Web {
     address: String,
@@ -67,7 +70,7 @@ fn answer(mut stream: &TcpStream, file: Option<&Served>) -> std::io::Result<()> 
         head.push(line);
     }
     let asked = head.first().map(String::as_str).unwrap_or_default();
-    let denied = |file: &Served| !file.wanted.is_empty() && !head.iter().any(|line| *line == file.wanted);
+    let denied = |file: &Served| !file.wanted.is_empty() && !head.contains(&file.wanted);
     let (status, content, hangs) = match file {
         Some(file) if !asked.contains(&file.path) => ("404 Not Found", "", false),
         Some(file) if denied(file) => ("401 Unauthorized", "", false),
@@ -76,8 +79,8 @@ fn answer(mut stream: &TcpStream, file: Option<&Served>) -> std::io::Result<()> 
     };
     let length = content.len() + usize::from(hangs);
     write!(stream, "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{content}")?;
-    while hangs {
-        thread::sleep(Duration::from_secs(1));
+    if hangs {
+        thread::sleep(FOR_EVER);
     }
     Ok(())
 }
