@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Event};
 use kube::ResourceExt;
 use lakehouse_contract::{DatasetManifest, ingest::Progress};
-use lakehouse_crds::{Dataset, DatasetStatus};
+use lakehouse_crds::{Dataset, DatasetStatus, conditions::SERVED};
 use lakehouse_plan::{
     ReadyDataset, Reason, check,
     cluster::{
@@ -56,6 +56,11 @@ pub(crate) async fn reconcile(context: &Context, namespace: &str, name: &str) ->
     }
 
     let last = context.datasets.last(dataset);
+    if is_served(last.as_ref()) && serving::is_unasked(context, namespace, name) {
+        // A new operator, or a new query pod: what nobody has been asked yet is no reason to take back what was told.
+        context.services.look(namespace);
+        return Ok(Next::After(SOON));
+    }
     let mut known = catalogue(context, dataset, namespace, name, last.as_ref()).await;
     let spec = check(dataset);
     let work = match &spec {
@@ -69,6 +74,11 @@ pub(crate) async fn reconcile(context: &Context, namespace: &str, name: &str) ->
     let status = told(dataset, spec.as_ref(), &work, &known, served, last.as_ref());
     context.datasets.report(dataset, last.as_ref(), status).await?;
     Ok(next(&work, &known))
+}
+
+fn is_served(status: Option<&DatasetStatus>) -> bool {
+    let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == SERVED && condition.status == "True")
 }
 
 /// What is known of the catalogue's word.

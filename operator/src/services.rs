@@ -22,6 +22,7 @@ use lakehouse_contract::{DatasetManifest, catalog::RollbackRequest, ingest::Prog
 use lakehouse_plan::cluster::{
     Settings,
     meta::Component,
+    names,
     serving::{View, is_ready},
 };
 
@@ -142,8 +143,12 @@ impl Services {
     /// Dataset is woken when it has come further.
     pub fn progress(&self, namespace: &str, dataset: &str, address: &str) -> Option<Progress> {
         let inner = &self.0;
-        let pods = inner.world.pods.of(namespace);
-        let pod = pods.iter().find(|pod| address::ip(&pod.object) == Some(address))?;
+        let (pods, short) = (inner.world.pods.of(namespace), names::short(dataset));
+        // Pods that have ended keep their addresses, which others may have now.
+        let is_meant = |pod: &Pod| {
+            address::ip(pod) == Some(address) && Labels::of(pod).dataset.as_deref() == Some(short.as_str())
+        };
+        let pod = pods.iter().find(|pod| is_meant(&pod.object))?;
         let address = address::of(&pod.object)?;
         if inner.leads.load(Ordering::Relaxed) && inner.progress.begin(namespace, dataset) {
             let (me, namespace, dataset) = (self.clone(), namespace.to_owned(), dataset.to_owned());

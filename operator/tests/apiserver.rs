@@ -4,7 +4,7 @@
 
 mod play;
 
-use std::time::Duration;
+use std::{fmt::Debug, time::Duration};
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -12,11 +12,13 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, ResourceQuota, Secret, Service},
 };
 use kube::{
-    ResourceExt,
+    Resource, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    core::NamespaceResourceScope,
 };
 use lakehouse_crds::Dataset;
 use play::{Course, Operator, Play, condition, config, eventually};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -46,6 +48,23 @@ async fn a_dataset_becomes_ready_and_then_nothing_is_sent() {
     assert_eq!(operator.metrics.requests(), before, "an operator without news sends nothing");
     assert_eq!(play.dataset("people").await.resource_version(), version);
     operator.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_operator_changes_nothing() {
+    let play = Play::new("restart").await;
+    let operator = play.operator().await;
+    for name in ["one", "two"] {
+        play.apply(name, json!({})).await;
+        play.becomes_ready(name).await;
+    }
+    operator.end().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (before, events) = (versions(&play).await, play.events_of("one").await);
+    let _operator = play.operator().await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(versions(&play).await, before);
+    assert_eq!(play.events_of("one").await, events);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -295,6 +314,27 @@ async fn forbid(play: &Play, what: &str) {
     quotas.create(&PostParams::default(), &quota).await.unwrap();
     let patch = Patch::Merge(json!({"status": {"hard": hard, "used": hard}}));
     quotas.patch_status("nothing", &PatchParams::default(), &patch).await.unwrap();
+}
+
+/// The states of everything that the operator writes.
+async fn versions(play: &Play) -> Vec<(String, Option<String>)> {
+    async fn of<K>(play: &Play) -> Vec<(String, Option<String>)>
+    where
+        K: Resource<Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+        K::DynamicType: Default,
+    {
+        let listed = play.api::<K>().list(&ListParams::default()).await.unwrap();
+        listed.iter().map(|object| (object.name_any(), object.resource_version())).collect()
+    }
+    let parts = [
+        of::<Dataset>(play).await,
+        of::<Job>(play).await,
+        of::<ConfigMap>(play).await,
+        of::<Deployment>(play).await,
+        of::<Service>(play).await,
+        of::<Secret>(play).await,
+    ];
+    parts.concat()
 }
 
 async fn version_of(play: &Play, name: &str) -> Option<u64> {

@@ -11,6 +11,12 @@ use lakehouse_plan::{
 
 use crate::context::Context;
 
+/// Whether a query pod is ready but has not been asked yet what it serves. The answer, or that there is none, takes seconds.
+pub(super) fn is_unasked(context: &Context, namespace: &str, name: &str) -> bool {
+    let query = context.services.views(namespace, name);
+    query.iter().any(|(pod, view)| *view == View::Unknown && is_ready(pod))
+}
+
 /// What is known of the service, and whether a query pod is behind what is published.
 pub(super) fn of(
     context: &Context,
