@@ -25,7 +25,9 @@ fn a_rolling_change_of_versions_fails_no_query() {
     let gateways: Vec<Gateway> = pods.iter().map(|pod| namespace.gateway(pod)).collect();
     let writer = &gateways[0];
     assert_eq!(writer.upload("n\n0\n").0, 200);
-    pods.iter().for_each(|pod| namespace.refresh(pod));
+    for pod in &pods {
+        refresh(pod);
+    }
 
     let (done, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let readers: Vec<_> = (0..4)
@@ -56,10 +58,12 @@ fn a_rolling_change_of_versions_fails_no_query() {
         assert_eq!(status, 200, "{answer}");
         let told = ask(&client(), &writer.url(), "SELECT max(n) FROM sales");
         assert_eq!(told["rows"], json!([[number]]), "who has the answer can query what it sent");
-        namespace.refresh(&pods[1]);
+        refresh(&pods[1]);
     }
     done.store(true, Relaxed);
-    readers.into_iter().for_each(|reader| reader.join().unwrap());
+    for reader in readers {
+        reader.join().unwrap();
+    }
     assert!(asked.load(Relaxed) > 50, "{} queries", asked.load(Relaxed));
 }
 
@@ -244,13 +248,6 @@ impl Namespace {
         command.args(["--upstream", &format!("queryd={}", pod.url), "--notify", &pod.url]);
         Gateway(Lakehouse::start(&mut command).ready())
     }
-
-    fn refresh(&self, pod: &Lakehouse) {
-        let answer = client().post(format!("{}/sql/refresh", pod.url)).bearer_auth(TOKEN).send().unwrap();
-        assert_eq!(answer.status(), 200);
-        let views: Value = serde_json::from_str(&answer.text().unwrap()).unwrap();
-        assert_eq!(views["views"][0]["name"], "sales", "{views}");
-    }
 }
 
 struct Gateway(Lakehouse);
@@ -274,4 +271,11 @@ fn ask(client: &reqwest::blocking::Client, gateway: &str, sql: &str) -> Value {
     let (status, text) = (answer.status(), answer.text().unwrap());
     assert_eq!(status, 200, "{text}");
     serde_json::from_str(&text).unwrap()
+}
+
+fn refresh(pod: &Lakehouse) {
+    let answer = client().post(format!("{}/sql/refresh", pod.url)).bearer_auth(TOKEN).send().unwrap();
+    assert_eq!(answer.status(), 200);
+    let views: Value = serde_json::from_str(&answer.text().unwrap()).unwrap();
+    assert_eq!(views["views"][0]["name"], "sales", "{views}");
 }

@@ -82,7 +82,7 @@ mod tests {
             resolve(&source, Some(folder.path()))
         };
         assert!(read(None).is_ok() && read(Some("a\n1\n")).is_ok());
-        let failure = read(Some("a\n2\n")).err().expect("it is another one");
+        let failure = read(Some("a\n2\n")).expect_err("it is another one");
         assert_eq!(failure.reason, Reason::Interrupted, "it is tried again");
     }
 }
