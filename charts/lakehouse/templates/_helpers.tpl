@@ -109,7 +109,7 @@ seccompProfile:
 To get rid of these, too, while the operator still runs:
 
   1. the data of a Dataset that has `deletionPolicy: Delete` goes with it; that of others stays in {{ .Values.store.url }}
-  2. kubectl delete datasets,vectorindexes,chatproviders --all {{ with .Values.watchNamespaces }}--namespace {{ join "|" . }}{{ else }}--all-namespaces{{ end }}
+  2. kubectl delete datasets,vectorindexes,chatproviders --all {{ with .Values.watchNamespaces }}--namespace NAME, for each of {{ join ", " . }}{{ else }}--all-namespaces{{ end }}
   3. helm uninstall {{ .Release.Name }} --namespace {{ .Release.Namespace }}
   4. delete what is left in the bucket, and the Secrets `{{ .Values.store.secret }}` and `{{ .Values.tokenSecret }}` of each namespace
   5. kubectl delete crd datasets.lakehouse.dev vectorindexes.lakehouse.dev chatproviders.lakehouse.dev
