@@ -61,6 +61,10 @@ pub(crate) async fn reconcile(context: &Context, namespace: &str, name: &str) ->
         context.services.look(namespace);
         return Ok(Next::After(SOON));
     }
+    let (world, settings) = (&context.wake.world, &context.settings);
+    if !world.is_prepared(namespace, &settings.token_secret) && context.refusals.of(namespace).is_none() {
+        return Ok(Next::After(SOON)); // its coming wakes us before that
+    }
     let mut known = catalogue(context, dataset, namespace, name, last.as_ref()).await;
     let spec = check(dataset);
     let work = match &spec {

@@ -103,6 +103,14 @@ impl World {
         }
     }
 
+    /// Whether what every pod of a namespace needs to start is there. Without it a Job's pod is refused or waits, and is tried
+    /// again by others in their own time.
+    pub fn is_prepared(&self, namespace: &str, token_secret: &str) -> bool {
+        self.accounts.get(namespace, names::SERVICE_ACCOUNT).is_some()
+            && self.config_maps.get(namespace, names::SETTINGS).is_some()
+            && self.secrets.get(namespace, token_secret).is_some()
+    }
+
     /// The name of the Dataset with this short name, as a label says it.
     pub fn dataset_of(&self, namespace: &str, short: &str) -> Option<String> {
         if names::short(short) == short && self.datasets.get(namespace, short).is_some() {

@@ -58,7 +58,12 @@ impl Wake {
             self.queue.add(Key::dataset(namespace, name));
         }
         if before.map(belongs) != after.map(belongs) {
-            self.shared(namespace);
+            if self.world.is_prepared(namespace, &self.settings.token_secret) {
+                self.shared(namespace);
+            } else {
+                // The first Dataset of a namespace: its pods wait for nothing but this.
+                self.queue.add(Key::Namespace(namespace.clone()));
+            }
         }
     }
 
@@ -124,6 +129,7 @@ impl Wake {
         if *name == store.secret || name == token_secret {
             self.shared(namespace);
             self.datasets_of(namespace);
+            self.prepared(change);
         } else {
             self.readers(namespace, |spec| reads_secret(spec, name));
         }
@@ -143,7 +149,20 @@ impl Wake {
         if let Some(object) = change.after.as_deref().or(change.before.as_deref()) {
             match object.labels.dataset {
                 Some(_) => self.owner(&change.namespace, &object.labels),
-                None => self.shared(&change.namespace),
+                None => {
+                    self.shared(&change.namespace);
+                    self.prepared(change);
+                }
+            }
+        }
+    }
+
+    /// Something that all pods of a namespace need has come, perhaps the last of it.
+    fn prepared<T>(&self, change: &Change<T>) {
+        let Change { namespace, before, .. } = change;
+        if before.is_none() && self.world.is_prepared(namespace, &self.settings.token_secret) {
+            for name in self.world.datasets.names_of(namespace) {
+                self.queue.add(Key::dataset(namespace, name));
             }
         }
     }
