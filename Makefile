@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test e2e cluster image lint fmt generate bench build release env doctor
+.PHONY: help quickstart test e2e cluster image lint fmt generate bench bench-operator build release env doctor
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lakehouse
 export CARGO_TARGET_DIR ?= $(CACHE)/target
@@ -17,7 +17,7 @@ TAG := lakehouse:$(VERSION)$(if $(filter-out release,$(PROFILE)),-$(PROFILE))
 IMAGE := $(CARGO_TARGET_DIR)/images/$(subst :,-,$(TAG)).tar
 
 help: ## List the targets
-	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 quickstart: release ## Build, then serve the quickstart's datasets on http://127.0.0.1:3110 until Ctrl-C
 	$(LAKEHOUSE) up manifests/quickstart --data "$(CACHE)/quickstart" $(ARGS)
@@ -50,6 +50,9 @@ generate: $(LIBDUCKDB) ## Write the generated files anew (the CRDs' YAML, the ch
 bench: release ## Measure ingest and SQL beside their peers (fetches them from PyPI)
 	workers/ingest/bench/run.sh
 	workers/query/bench/run.sh
+
+bench-operator: doctor-test ## Measure the operator with a thousand Datasets, a real API server and played pods
+	cargo test --release --package lakehouse-operator --test thousand -- --ignored --nocapture
 
 build: doctor $(LIBDUCKDB) ## Build for development
 	cargo build --workspace

@@ -146,14 +146,12 @@ impl Wake {
 
     fn outline(&self, kind: Kind, change: &Change<Outline>) {
         self.gone(kind, change);
-        if let Some(object) = change.after.as_deref().or(change.before.as_deref()) {
-            match object.labels.dataset {
-                Some(_) => self.owner(&change.namespace, &object.labels),
-                None => {
-                    self.shared(&change.namespace);
-                    self.prepared(change);
-                }
-            }
+        let Some(object) = change.after.as_deref().or(change.before.as_deref()) else { return };
+        if object.labels.dataset.is_some() {
+            self.owner(&change.namespace, &object.labels);
+        } else {
+            self.shared(&change.namespace);
+            self.prepared(change);
         }
     }
 
