@@ -150,18 +150,19 @@ impl Services {
         };
         let pod = pods.iter().find(|pod| is_meant(&pod.object))?;
         let address = address::of(&pod.object)?;
-        if inner.leads.load(Ordering::Relaxed) && inner.progress.begin(namespace, dataset) {
+        if inner.leads.load(Ordering::Relaxed) && inner.progress.begin(namespace, dataset, &address) {
             let (me, namespace, dataset) = (self.clone(), namespace.to_owned(), dataset.to_owned());
+            let address = address.clone();
             tokio::spawn(async move {
                 let path = format!("/ingest/progress?name={dataset}");
                 let told = me.0.http.get::<Vec<Progress>>(&namespace, &address, &path).await;
                 let told = told.ok().and_then(|all| all.into_iter().find(|one| one.name == dataset));
-                if me.0.progress.end(&namespace, &dataset, told) {
+                if me.0.progress.end(&namespace, &dataset, &address, told) {
                     me.0.queue.add(Key::dataset(namespace, dataset));
                 }
             });
         }
-        inner.progress.last(namespace, dataset)
+        inner.progress.last(namespace, dataset, &address)
     }
 
     /// Forgets a Dataset that is gone.

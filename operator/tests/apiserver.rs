@@ -83,6 +83,8 @@ async fn what_is_edited_or_deleted_by_hand_comes_back() {
     let patch = Patch::Merge(json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": null}}}));
     play.api::<Service>().patch("lakehouse", &edit, &patch).await.unwrap();
     play.api::<Service>().delete("lakehouse-query", &DeleteParams::default()).await.unwrap();
+    let job = play.api::<Job>().list(&ListParams::default()).await.unwrap().items.remove(0).name_any();
+    play.api::<Job>().patch(&job, &edit, &patch).await.unwrap();
 
     eventually("everything is as it was", async || {
         let deployment = play.api::<Deployment>().get("lakehouse").await.unwrap();
@@ -91,10 +93,18 @@ async fn what_is_edited_or_deleted_by_hand_comes_back() {
         deployment.spec.unwrap().replicas == Some(1)
             && settings.data.unwrap()["LAKEHOUSE_STORE"] == "s3://lakehouse/drift"
             && service.labels().contains_key("app.kubernetes.io/managed-by")
+            && play
+                .api::<Job>()
+                .get(&job)
+                .await
+                .unwrap()
+                .labels()
+                .contains_key("app.kubernetes.io/managed-by")
             && play.api::<Service>().get_opt("lakehouse-query").await.unwrap().is_some()
     })
     .await;
     play.becomes_ready("people").await;
+    assert_eq!(play.pods.newest("people"), 1, "nothing was read again for that");
 }
 
 #[tokio::test(flavor = "multi_thread")]
