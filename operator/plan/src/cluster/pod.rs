@@ -28,6 +28,11 @@ const USER: i64 = 65_532;
 /// Where a pod may write.
 const DATA: &str = "/var/lib/lakehouse";
 const TMP_SIZE: &str = "1Gi";
+/// Seconds that a server has from its notice to its end: a query may take a minute, whichever pods it goes through, and the
+/// time in which the pod is still asked comes on top.
+const SERVER_GRACE: i64 = 75;
+/// Seconds in which a Job's pod leaves off.
+const JOB_GRACE: i64 = 30;
 /// Owner and group may read.
 const READABLE: i32 = 0o440;
 /// The folder of bearer tokens.
@@ -55,8 +60,8 @@ pub(super) struct Blueprint<'a> {
 /// How a pod begins and ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Life {
-    /// It serves until it is told to end, and then has these seconds for the requests that it has begun.
-    Server { grace: i64, spread: bool },
+    /// It serves until it is told to end.
+    Server { spread: bool },
     /// It ends by itself.
     Job,
 }
@@ -136,8 +141,8 @@ pub(super) fn template(
         ..probes(life)
     };
     let (grace, restart, spread) = match life {
-        Life::Server { grace, spread } => (grace, "Always", spread),
-        Life::Job => (30, "Never", false),
+        Life::Server { spread } => (SERVER_GRACE, "Always", spread),
+        Life::Job => (JOB_GRACE, "Never", false),
     };
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
@@ -243,8 +248,9 @@ fn probes(life: Life) -> Container {
         })
     };
     Container {
-        // Looked at every second, so that a pod serves as soon as it can; five minutes are for a bucket that is away.
-        startup_probe: probe("/readyz", 1, 300),
+        // Looked at every second, so that a pod is found ready as soon as it is. A server is alive before it can use its
+        // bucket and waits for one that is away, so only `/readyz` speaks of it: a restart would bring no bucket back.
+        startup_probe: probe("/livez", 1, 60),
         readiness_probe: probe("/readyz", 3, 2),
         liveness_probe: probe("/livez", 10, 6),
         ..Container::default()

@@ -183,8 +183,11 @@ fn servers_drain_and_are_never_all_gone() {
         assert!(args.join(" ").contains("--drain-notice 5"), "{args:?}");
         assert_eq!(container["readinessProbe"]["httpGet"]["path"], "/readyz");
         assert_eq!(container["livenessProbe"]["httpGet"]["path"], "/livez");
-        let grace = if name == names::QUERY { 75 } else { 45 };
-        assert_eq!(pod["terminationGracePeriodSeconds"], grace, "{name}");
+        assert_eq!(
+            container["startupProbe"]["httpGet"]["path"], "/livez",
+            "a bucket that is away restarts nothing"
+        );
+        assert_eq!(pod["terminationGracePeriodSeconds"], 75, "{name}");
         let labels = spec["template"]["metadata"]["labels"].as_object().unwrap();
         for (key, value) in spec["selector"]["matchLabels"].as_object().unwrap() {
             assert_eq!(labels.get(key), Some(value), "{name}");

@@ -47,7 +47,7 @@ pub(super) fn gateway(observed: &Observed<'_>, settings: &Settings) -> Vec<Child
         // Uploads are ingested here.
         disk: &settings.ingest.spool_size,
         port: Some(port),
-        life: Life::Server { grace: 45, spread: replicas > 1 },
+        life: Life::Server { spread: replicas > 1 },
         volumes: Vec::new(),
         metadata: ObjectMeta::default(),
     };
@@ -77,8 +77,7 @@ pub(super) fn query(observed: &Observed<'_>, settings: &Settings) -> Vec<Child> 
         resources,
         disk: &settings.query.cache_size,
         port: Some(port),
-        // A query may take a minute, and the time in which the pod is still asked comes on top.
-        life: Life::Server { grace: 75, spread: replicas > 1 },
+        life: Life::Server { spread: replicas > 1 },
         volumes: Vec::new(),
         metadata: ObjectMeta::default(),
     };
