@@ -11,7 +11,7 @@ use std::{
 
 use duckdb::Connection;
 
-use crate::{Settings, view};
+use crate::{Settings, memory::Share, view};
 
 /// An open database without tables; its views are the datasets.
 pub(crate) struct Database {
@@ -25,6 +25,8 @@ pub(crate) struct Database {
     ahead: u64,
     /// Held for writing while a swap of the views commits and for reading while a query's transaction starts.
     swap: RwLock<()>,
+    /// Stays while DuckDB works.
+    _share: Share,
     /// Names of DuckDB's own views, in lower case. No dataset and no CTE may have one of them.
     reserved: BTreeSet<String>,
 }
@@ -39,6 +41,7 @@ const SPILL: &str = "spill";
 impl Database {
     /// Opens a database and closes its doors. The order of the settings is what makes them hold.
     pub(crate) fn open(settings: &Settings) -> duckdb::Result<Self> {
+        let share = Share::of(settings.memory_limit);
         let admin = Connection::open_in_memory()?;
         admin.execute_batch(&format!(
             "SET GLOBAL TimeZone = 'UTC';
@@ -73,6 +76,7 @@ impl Database {
             idle: Mutex::default(),
             ahead: settings.memory_limit / STREAMS,
             swap: RwLock::new(()),
+            _share: share,
             reserved,
         })
     }

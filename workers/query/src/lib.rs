@@ -17,6 +17,7 @@ mod error;
 mod fence;
 mod gate;
 mod generation;
+mod memory;
 mod params;
 mod recast;
 mod refresh;

@@ -29,7 +29,7 @@ use crate::{
     fence,
     gate::Place,
     generation::Generation,
-    params,
+    memory, params,
     recast::{self, Recast},
     values::Shape,
     watch::Watch,
@@ -96,6 +96,7 @@ impl Job {
             Piece::Failed(Error::Gone) => drop(pieces.try_send(last)),
             last => drop(runtime.block_on(hand(&pieces, engine.settings.stall_timeout, last))),
         }
+        memory::make_room();
     }
 
     /// Answers the query but for the last bytes.

@@ -14,7 +14,8 @@ pub struct Settings {
     pub cache_limit: u64,
     /// How often the views are compared with the catalogue.
     pub refresh_interval: Duration,
-    /// The memory that all queries share, in bytes.
+    /// The memory that all queries share, in bytes. What DuckDB does not count, the texts and lists of the rows at hand, may
+    /// take half as much and 256 MiB beyond it.
     pub memory_limit: u64,
     /// The threads that all queries share.
     pub threads: usize,
