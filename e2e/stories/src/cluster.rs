@@ -74,17 +74,10 @@ impl Helm {
     pub async fn install(&self, release: &str, values: &[String]) -> Result<String> {
         let chart = format!("{}/lakehouse", variable("LAKEHOUSE_E2E_CHARTS"));
         let common = variable("LAKEHOUSE_E2E_VALUES");
-        let mut arguments = vec![
-            "upgrade",
-            "--install",
-            "--create-namespace",
-            release,
-            &chart,
-            "--values",
-            &common,
-            "--wait",
-            "--timeout=120s",
-        ];
+        let (repository, tag) = image_parts();
+        let image = format!("image.repository={repository},image.tag={tag}");
+        let mut arguments = vec!["upgrade", "--install", "--create-namespace", release, &chart];
+        arguments.extend(["--values", &common, "--wait", "--timeout=120s", "--set", &image]);
         arguments.extend(values.iter().flat_map(|value| ["--set", value.as_str()]));
         self.run(&arguments).await
     }
