@@ -53,7 +53,7 @@ missing() {
 
 doctor() {
   local packages
-  command -v go >/dev/null || fail "go is missing: Go 1.24 or newer builds the test cluster (https://go.dev/dl)."
+  command -v go >/dev/null || fail "go is missing: Go 1.25 or newer builds the test cluster (https://go.dev/dl)."
   [ "$(uname -s)" = Linux ] || fail "the test cluster needs Linux; set KUBECONFIG to a cluster of your own instead."
   [ "$(id -u)" = 0 ] || fail "the test cluster needs root; run as root, or set KUBECONFIG to a cluster of your own."
   packages=$(missing | tr '\n' ' ')
@@ -81,7 +81,7 @@ build() {
   local home building
   home=$(built)
   if [ ! -e "$home" ]; then
-    command -v go >/dev/null || fail "go is missing: Go 1.24 or newer builds the test cluster (https://go.dev/dl)."
+    command -v go >/dev/null || fail "go is missing: Go 1.25 or newer builds the test cluster (https://go.dev/dl)."
     mkdir -p "$cache"
     # Builds that run side by side build once.
     exec 8>"$cache/build.lock"

@@ -10,7 +10,7 @@ minio=$home/minio
 
 if [ ! -x "$minio" ]; then
     command -v go >/dev/null || {
-        echo "go is missing: the tests build a MinIO server with Go 1.24 or newer (https://go.dev/dl)." >&2
+        echo "go is missing: the tests build a MinIO server with Go 1.25 or newer (https://go.dev/dl)." >&2
         exit 1
     }
     mkdir -p "$parts"
