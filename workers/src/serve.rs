@@ -86,8 +86,8 @@ impl Serve {
         let started = async {
             let store = open_store(&self.store, &readiness, || announce(first, address)).await?;
             let places = Places { cache: &cache.join("cache"), spool: &cache.join("spool") };
-            let services =
-                Services::open(store, &self.roles, places, self.limits, Uploads::default(), notifier);
+            let uploads = Uploads::Told(self.limits.catalog(store.clone()));
+            let services = Services::open(store, &self.roles, places, self.limits, uploads, notifier);
             let services = Box::pin(services).await?;
             services.hold(&readiness);
             late.set(routes(&services, &self.roles, elsewhere));

@@ -74,15 +74,15 @@ impl Services {
         });
         let ingestd = ingestd.declared_by({
             let uploads = uploads.clone();
-            move |name, file_name| uploads.spec(name, file_name)
+            move |name, file_name| {
+                let uploads = uploads.clone();
+                async move { uploads.spec(&name, &file_name).await }
+            }
         });
         let ingestd = ingestd.on_published({
             let catalog = catalog.clone();
             move |name| {
-                if let Some(keep) = uploads.keep(&name) {
-                    let catalog = catalog.clone();
-                    tokio::spawn(async move { run::collect(&catalog, &name, keep).await });
-                }
+                tokio::spawn(collect(catalog.clone(), uploads.clone(), name));
                 told.clone().tell()
             }
         });
@@ -134,6 +134,17 @@ fn show(engine: &Engine, readiness: &Readiness) {
         readiness.release(PART);
     } else {
         readiness.hold(PART, "the catalogue has not been read yet");
+    }
+}
+
+/// Lets go of the versions that a dataset need not keep after an upload.
+async fn collect(catalog: Catalog, uploads: Uploads, name: DatasetName) {
+    match uploads.keep(&name).await {
+        Ok(Some(keep)) => run::collect(&catalog, &name, keep).await,
+        Ok(None) => {}
+        Err(error) => {
+            tracing::warn!(dataset.name = %name, %error, "Old versions of dataset `{name}` stay for now");
+        }
     }
 }
 

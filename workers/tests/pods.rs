@@ -116,9 +116,67 @@ fn a_rollback_and_an_upload_reach_every_query_pod_before_their_answer() {
 }
 
 #[test]
+fn an_upload_follows_what_the_bucket_says_of_its_dataset() {
+    let namespace = Namespace::in_a_folder();
+    let [told, asked] = [namespace.gateway_alone(), namespace.gateway_alone()];
+    let zip = |column_type: &str| json!([{"name": "zip", "type": column_type}]);
+    let upload = json!({"source": {"upload": {}}, "columns": zip("string"), "keepVersions": 1});
+    told.declare(&upload);
+    for rows in ["zip\n1\n2\n", "zip\n1\n2\n3\n"] {
+        let (status, answer) = asked.upload(rows);
+        assert_eq!(status, 200, "{answer}");
+        assert!(answer.contains(r#""type":"string""#), "any gateway follows it: {answer}");
+    }
+    eventually("the older version is let go", || {
+        let history = asked.get("/v1/catalog/history/sales");
+        let kept = history["versions"].as_array().map_or(0, Vec::len);
+        if kept == 1 { Ok(()) } else { Err(history.to_string()) }
+    });
+
+    let mut promised = upload.clone();
+    promised["columns"] = zip("int64");
+    told.declare(&promised);
+    let (status, answer) = asked.upload("zip\n1\nx\n");
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    let details = &answer["error"]["details"];
+    assert_eq!((status, &answer["error"]["code"]), (400, &json!("bad_source")), "{answer}");
+    assert_eq!(
+        (&details["line"], &details["column"], &details["value"]),
+        (&json!(3), &json!("zip"), &json!("x"))
+    );
+
+    let (pinned, suspended) = (json!({"version": 2}), json!({"suspend": true}));
+    let elsewhere = json!({"source": {"configMap": {"name": "depots", "key": "a.csv"}}});
+    for (change, sentence) in [
+        (pinned, "the Dataset `sales` is pinned to version 2; remove spec.version first"),
+        (suspended, "the Dataset `sales` is suspended; remove spec.suspend first"),
+        (elsewhere, "the Dataset `sales` reads from ConfigMap depots, key a.csv; it takes no uploads"),
+    ] {
+        let mut spec = upload.clone();
+        spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        told.declare(&spec);
+        let (status, answer) = asked.upload("zip\n1\n");
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!((status, &answer["error"]["message"]), (409, &json!(sentence)));
+    }
+
+    let declaration = namespace.folder.path().join("bucket/_catalog/declared/sales.json");
+    std::fs::write(&declaration, "{").unwrap();
+    let (status, answer) = asked.upload("zip\n1\n");
+    assert_eq!(status, 500, "nothing is guessed: {answer}");
+    assert!(answer.contains("damaged_declaration"), "{answer}");
+
+    let request = client().delete(format!("{}/v1/catalog/declared/sales", told.url())).bearer_auth(TOKEN);
+    assert_eq!(request.send().unwrap().status(), 204);
+    assert!(!declaration.exists());
+    let (status, answer) = asked.upload("n\n7\n");
+    assert_eq!(status, 409, "it is inferred again, and another schema: {answer}");
+}
+
+#[test]
 fn a_query_pod_that_cannot_be_told_fails_no_upload() {
     let namespace = Namespace::in_a_folder();
-    let mut command = namespace.serve("gateway,storaged,catalogd,ingestd", "gateway");
+    let mut command = namespace.serve(Gateway::ROLES, "gateway");
     let gateway = Lakehouse::start(command.args(["--notify", "http://127.0.0.1:1"]));
     let gateway = Gateway(gateway);
     assert_eq!(gateway.upload("n\n1\n").0, 200);
@@ -243,8 +301,13 @@ impl Namespace {
         Lakehouse::start(command.args(["--query-refresh", "3600", "--query-cache", "1GiB"]))
     }
 
+    /// A gateway without a query pod.
+    fn gateway_alone(&self) -> Gateway {
+        Gateway(Lakehouse::start(&mut self.serve(Gateway::ROLES, "gateway")).ready())
+    }
+
     fn gateway(&self, pod: &Lakehouse) -> Gateway {
-        let mut command = self.serve("gateway,storaged,catalogd,ingestd", "gateway");
+        let mut command = self.serve(Gateway::ROLES, "gateway");
         command.args(["--upstream", &format!("queryd={}", pod.url), "--notify", &pod.url]);
         Gateway(Lakehouse::start(&mut command).ready())
     }
@@ -253,6 +316,19 @@ impl Namespace {
 struct Gateway(Lakehouse);
 
 impl Gateway {
+    const ROLES: &str = "gateway,storaged,catalogd,ingestd";
+
+    /// Says what the operator says of the Dataset `sales`.
+    fn declare(&self, spec: &Value) {
+        let request = client().put(format!("{}/v1/catalog/declared/sales", self.url())).bearer_auth(TOKEN);
+        assert_eq!(request.body(json!({ "spec": spec }).to_string()).send().unwrap().status(), 204);
+    }
+
+    fn get(&self, path: &str) -> Value {
+        let request = client().get(format!("{}{path}", self.url())).bearer_auth(TOKEN);
+        serde_json::from_str(&request.send().unwrap().text().unwrap()).unwrap()
+    }
+
     fn url(&self) -> String {
         self.0.url.clone()
     }

@@ -56,6 +56,14 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// What is declared of the dataset cannot be read.
+    #[error("what is declared of dataset `{name}` cannot be read: {message}")]
+    DamagedDeclaration {
+        /// The dataset.
+        name: DatasetName,
+        /// What is wrong with it.
+        message: String,
+    },
     /// Other writers were first each time.
     #[error("dataset `{name}` is being changed by other writers; none of {tries} tries came first")]
     Contended {
@@ -112,6 +120,10 @@ impl From<Error> for Problem {
             Error::UnknownVersion { kept, .. } => Self::not_found(says).details(json!({ "kept": kept })),
             Error::Damaged { name, .. } => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "damaged_manifest", says)
+                    .details(json!({ "name": name }))
+            }
+            Error::DamagedDeclaration { name, .. } => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "damaged_declaration", says)
                     .details(json!({ "name": name }))
             }
             Error::Contended { .. } => Self::unavailable(says, 1),

@@ -15,6 +15,7 @@ mod catalog;
 mod change;
 mod codec;
 mod collect;
+mod declared;
 mod error;
 mod history;
 mod purge;

@@ -10,7 +10,8 @@ use crate::{Catalog, Collected, Result, read::PARALLEL};
 const PAGE: usize = 1000;
 
 impl Catalog {
-    /// Removes everything of a dataset for ever: what is current, then its history, then its rows.
+    /// Removes everything of a dataset for ever: what is current, then its history, then its rows, then
+    /// what is declared of it.
     ///
     /// What an interrupted purge has left is removed by the next one; one that finds nothing is no error. Nobody may write to the
     /// dataset meanwhile.
@@ -32,6 +33,7 @@ impl Catalog {
                 self.remove_all(page.objects, &mut purged).await?;
             }
         }
+        self.undeclare(name).await?;
         self.store().delete(&keys::collecting(name)).await?;
         Ok(purged)
     }

@@ -6,16 +6,17 @@ use axum::{
     Json, Router,
     body::Body,
     extract::{Path, State, rejection::PathRejection},
-    routing::{get, post},
+    http::StatusCode,
+    routing::{get, post, put},
 };
 use futures::future::BoxFuture;
 use lakehouse_contract::{
     DatasetManifest, DatasetName,
-    catalog::{HistoryAnswer, ListAnswer, RegisterAnswer, RegisterRequest, RollbackRequest},
+    catalog::{Declaration, HistoryAnswer, ListAnswer, RegisterAnswer, RegisterRequest, RollbackRequest},
 };
-use lakehouse_http::{Problem, body};
+use lakehouse_http::{BodyLimit, Problem, body};
 
-use crate::{Catalog, Error};
+use crate::{Catalog, Error, declared};
 
 /// The largest body of a rollback, in bytes.
 const ROLLBACK_LIMIT: u64 = 64 << 10;
@@ -73,6 +74,8 @@ pub fn router(catalogd: Catalogd) -> Router {
         .route("/catalog/list", get(list))
         .route("/catalog/history/{name}", get(history))
         .route("/catalog/rollback/{name}", post(rollback))
+        .route("/catalog/declared/{name}", get(declared).delete(undeclare))
+        .route("/catalog/declared/{name}", put(declare).layer(BodyLimit(declared::MAX_BYTES)))
         .with_state(catalogd)
 }
 
@@ -121,6 +124,28 @@ async fn rollback(
     let manifest = catalog.rollback(&name, version).await?;
     published(name).await;
     Ok(Json(Arc::unwrap_or_clone(manifest)))
+}
+
+async fn declared(State(catalogd): State<Catalogd>, name: Name) -> Result<Json<Declaration>, Problem> {
+    let name = checked(name)?;
+    let declaration = catalogd.catalog.declared(&name).await?;
+    declaration
+        .map(Json)
+        .ok_or_else(|| Problem::not_found(format!("nothing is declared of dataset `{name}`")))
+}
+
+async fn declare(
+    State(catalogd): State<Catalogd>,
+    name: Name,
+    body::Json(declaration): body::Json<Declaration>,
+) -> Result<StatusCode, Problem> {
+    catalogd.catalog.declare(&checked(name)?, &declaration).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn undeclare(State(catalogd): State<Catalogd>, name: Name) -> Result<StatusCode, Problem> {
+    catalogd.catalog.undeclare(&checked(name)?).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn checked(name: Name) -> Result<DatasetName, Problem> {

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use jiff::SignedDuration;
 use lakehouse_catalog::{Catalog, Collected, Error};
-use lakehouse_contract::{DatasetManifest, Key, dataset::hex, keys};
+use lakehouse_contract::{DatasetManifest, Key, catalog::Declaration, dataset::hex, keys};
 use lakehouse_store::{
     ByteRange, Condition, Etag, Meta, Object, Objects, Page, Payload, Result, Store, memory::Memory,
 };
@@ -194,6 +194,8 @@ async fn a_purge_removes_everything_of_its_dataset_and_nothing_else() {
             .await
             .unwrap();
         let before = below(&store, "").await.len();
+        let declaration = Declaration { spec: serde_json::Map::new() };
+        catalog.declare(&name("sales"), &declaration).await.unwrap();
         let purged = catalog.purge(&name("sales")).await.unwrap();
         let rest = below(&store, "").await;
         assert_eq!(rest, [keys::manifest(&name("sales-old")).to_string(), other.objects[0].key.to_string()]);

@@ -11,10 +11,10 @@ use axum::{
 };
 use http_body_util::BodyExt;
 use lakehouse_catalog::{Catalog, Catalogd, router};
-use lakehouse_contract::catalog::RegisterRequest;
-use lakehouse_store::Store;
+use lakehouse_contract::{catalog::RegisterRequest, keys};
+use lakehouse_store::{Condition, Store};
 use serde_json::{Value, json};
-use support::{damage, register, request};
+use support::{damage, name, register, request};
 use tower::ServiceExt;
 
 #[tokio::test]
@@ -162,6 +162,45 @@ async fn who_must_know_of_a_change_is_told_before_the_answer() {
     assert_eq!(*told.lock().unwrap(), ["sales", "other"]);
 }
 
+#[tokio::test]
+async fn a_declaration_is_kept_as_it_is_until_it_is_taken_back() {
+    let store = Store::memory();
+    let path = "/catalog/declared/sales";
+    let (status, answer) = get(&store, path).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert_eq!(answer["error"]["message"], "nothing is declared of dataset `sales`");
+    for spec in [json!({"source": {"upload": {}}, "ofTomorrow": [1]}), json!({"suspend": true})] {
+        let declaration = json!({ "spec": spec });
+        assert_eq!(send(&store, Method::PUT, path, &declaration.to_string()).await.0, StatusCode::NO_CONTENT);
+        assert_eq!(get(&store, path).await, (StatusCode::OK, declaration));
+    }
+    for _ in 0..2 {
+        assert_eq!(send(&store, Method::DELETE, path, "").await.0, StatusCode::NO_CONTENT);
+        assert_eq!(get(&store, path).await.0, StatusCode::NOT_FOUND);
+    }
+}
+
+#[tokio::test]
+async fn a_declaration_is_an_object_of_at_most_a_mebibyte_with_a_spec() {
+    let store = Store::memory();
+    let path = "/catalog/declared/sales";
+    for body in ["", "[]", r#"{"spec": []}"#, r#"{"spec": "text"}"#, r#"{"spec": {}, "status": {}}"#, "{}"] {
+        let (status, answer) = send(&store, Method::PUT, path, body).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{body}: {answer}");
+    }
+    let large = json!({"spec": {"a": "x".repeat(1 << 20)}}).to_string();
+    assert_eq!(send(&store, Method::PUT, path, &large).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    let elsewhere = "/catalog/declared/a%2Fb";
+    assert_eq!(send(&store, Method::PUT, elsewhere, r#"{"spec": {}}"#).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(get(&store, path).await.0, StatusCode::NOT_FOUND);
+    store.put(&keys::declared(&name("sales")), b"{".to_vec().into(), Condition::Always).await.unwrap();
+    let (status, answer) = get(&store, path).await;
+    assert_eq!(
+        (status, &answer["error"]["code"]),
+        (StatusCode::INTERNAL_SERVER_ERROR, &json!("damaged_declaration"))
+    );
+}
+
 async fn get(store: &Store, path: &str) -> (StatusCode, Value) {
     send(store, Method::GET, path, "").await
 }
@@ -175,7 +214,8 @@ async fn send(store: &Store, method: Method, path: &str, body: &str) -> (StatusC
     let answer = router(Catalogd::new(Catalog::new(store.clone()))).oneshot(request).await.unwrap();
     let status = answer.status();
     let body = answer.into_body().collect().await.unwrap().to_bytes();
-    (status, serde_json::from_slice(&body).unwrap())
+    let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
+    (status, body)
 }
 
 fn json(request: &RegisterRequest) -> String {

@@ -1,6 +1,7 @@
 //! Bodies of catalogd.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::{
     Column, DataObject, DatasetManifest, Origin,
@@ -80,4 +81,14 @@ pub struct RollbackRequest {
     /// The version to serve; absent means the newest one before the current.
     #[serde(default)]
     pub version: Option<u64>,
+}
+
+/// `GET` and `PUT /catalog/declared/{name}`: what a resource says of a dataset that clients may upload to.
+///
+/// The catalogue keeps the spec as it is; who takes uploads reads it as a Dataset's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Declaration<S = Map<String, Value>> {
+    /// The resource's `spec`.
+    pub spec: S,
 }

@@ -5,6 +5,7 @@
 //! _catalog/history/<dataset>/<version>.parquet                 earlier ones, by version
 //! _catalog/expired/<dataset>/<version>.parquet                 versions that are kept no longer, until their rows may go
 //! _catalog/collecting/<dataset>.json                           held by who removes rows that no version names
+//! _catalog/declared/<dataset>.json                             what a resource says of uploads, where an operator has told it
 //! datasets/<dataset>/<schema fingerprint>/<sha256>.parquet     rows
 //! datasets/<dataset>/_rejects/<run>.parquet                    rows that did not fit
 //! ```
@@ -47,6 +48,11 @@ pub fn expired_entry(dataset: &DatasetName, version: u64) -> Key {
 /// Held by the one collector that removes rows of the dataset.
 pub fn collecting(dataset: &DatasetName) -> Key {
     key(format!("_catalog/collecting/{dataset}.json"))
+}
+
+/// What a resource declares of the dataset, for whoever takes uploads.
+pub fn declared(dataset: &DatasetName) -> Key {
+    key(format!("_catalog/declared/{dataset}.json"))
 }
 
 /// The prefix of everything that a dataset's rows occupy, with its `/`.

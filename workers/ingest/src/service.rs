@@ -68,14 +68,16 @@ pub struct Ingestd {
 }
 
 type Published = Arc<dyn Fn(DatasetName) -> BoxFuture<'static, ()> + Send + Sync>;
-type Declared = Arc<dyn Fn(&DatasetName, &str) -> Result<Option<IngestSpec>, String> + Send + Sync>;
+type Declared =
+    Arc<dyn Fn(DatasetName, String) -> BoxFuture<'static, Result<Option<IngestSpec>, Problem>> + Send + Sync>;
 
 impl Ingestd {
     /// A service that registers with `catalog` and writes to its store.
     pub fn new(catalog: Catalog, settings: Settings) -> Self {
         let running = Running::new(settings.max_running);
         let published: Published = Arc::new(|_| Box::pin(std::future::ready(())));
-        Self { catalog, settings, running, published, declared: Arc::new(|_, _| Ok(None)) }
+        let declared: Declared = Arc::new(|_, _| Box::pin(std::future::ready(Ok(None))));
+        Self { catalog, settings, running, published, declared }
     }
 
     /// Calls `hook` after each new version and waits for it before the answer, so that a client that has its answer can
@@ -90,13 +92,13 @@ impl Ingestd {
     }
 
     /// Reads the files of a dataset that a resource declares as the resource says. `lookup` is given the dataset and the file's
-    /// name, empty where the client told none; its sentence says why the resource takes no upload, which is a 409.
+    /// name, empty where the client told none; its problem says why the resource takes no upload, and is the answer.
     #[must_use]
-    pub fn declared_by(
-        mut self,
-        lookup: impl Fn(&DatasetName, &str) -> Result<Option<IngestSpec>, String> + Send + Sync + 'static,
-    ) -> Self {
-        self.declared = Arc::new(lookup);
+    pub fn declared_by<F>(mut self, lookup: impl Fn(DatasetName, String) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Option<IngestSpec>, Problem>> + Send + 'static,
+    {
+        self.declared = Arc::new(move |name, file_name| Box::pin(lookup(name, file_name)));
         self
     }
 
@@ -148,9 +150,8 @@ async fn receive(
     let claim = ingestd.running.claim(&name)?;
     claim.tracker().enter(Phase::Fetching);
     let body = upload::receive(request, &ingestd.settings.options.spool_dir, claim.tracker()).await?;
-    let file_name = body.told.file_name.as_deref().unwrap_or_default();
-    let declared = (ingestd.declared)(&name, file_name).map_err(Problem::conflict)?;
-    let spec = match declared {
+    let file_name = body.told.file_name.clone().unwrap_or_default();
+    let spec = match (ingestd.declared)(name.clone(), file_name).await? {
         Some(spec) => params.of_declared(spec)?,
         None => params.spec(name, &body.told)?,
     };

@@ -22,7 +22,7 @@ use lakehouse_contract::{
     Column, ColumnType, DatasetManifest, DatasetName,
     ingest::{DeclaredColumn, Format, IngestAnswer, IngestSpec, OnError},
 };
-use lakehouse_http::with_error_bodies;
+use lakehouse_http::{Problem, with_error_bodies};
 use lakehouse_ingest::{
     Options,
     service::{Ingestd, Settings, router},
@@ -264,7 +264,7 @@ async fn a_declared_dataset_is_read_as_its_resource_says() {
     let service = Service::made(
         |_| {},
         |ingestd| {
-            ingestd.declared_by(|name, _| {
+            ingestd.declared_by(async |name: DatasetName, _| {
                 let mut spec = IngestSpec::inferred(name.clone(), Format::CSV);
                 spec.csv.delimiter = '|';
                 let column_type = ColumnType::String;
@@ -272,7 +272,7 @@ async fn a_declared_dataset_is_read_as_its_resource_says() {
                     vec![DeclaredColumn { name: "id".into(), column_type, on_error: OnError::Fail }];
                 match name.as_str() {
                     "declared" => Ok(Some(spec)),
-                    "pinned" => Err("the Dataset `pinned` takes no uploads now".to_owned()),
+                    "pinned" => Err(Problem::conflict("the Dataset `pinned` takes no uploads now")),
                     _ => Ok(None),
                 }
             })

@@ -37,7 +37,7 @@ use super::{
     screen::condition,
     visit::{Task, Visited, Visitor},
 };
-use crate::uploads::Uploads;
+use crate::uploads::Resident;
 
 /// Each visit may hold a connection and a copy of its source.
 const MOST_VISITS: usize = 8;
@@ -50,7 +50,7 @@ const WELCOME: Duration = Duration::from_secs(3);
 /// Decides who is visited when, and tells what came of it.
 pub(crate) struct Controller {
     visitor: Visitor,
-    uploads: Uploads,
+    resident: Resident,
     inputs: Arc<Inputs>,
     entries: BTreeMap<DatasetName, Entry>,
     visits: FuturesUnordered<BoxFuture<'static, (DatasetName, Result<Visited, Aborted>)>>,
@@ -69,9 +69,9 @@ struct Entry {
 }
 
 impl Controller {
-    pub(crate) fn new(visitor: Visitor, uploads: Uploads) -> Self {
+    pub(crate) fn new(visitor: Visitor, resident: Resident) -> Self {
         let (inputs, entries) = (Arc::default(), BTreeMap::new());
-        Self { visitor, uploads, inputs, entries, visits: FuturesUnordered::new() }
+        Self { visitor, resident, inputs, entries, visits: FuturesUnordered::new() }
     }
 
     /// Runs for ever; dropping it stops what it does. `published` names datasets that this process has published, in whatever way.
@@ -137,11 +137,10 @@ impl Controller {
         for (name, declared) in wanted {
             self.declare(name, declared);
         }
-        let checked = self.entries.values().filter_map(|entry| {
-            let checked = entry.task.checked.as_ref().ok()?;
-            Some((checked.clone(), entry.task.declared.file.clone()))
-        });
-        self.uploads.set(checked);
+        self.resident.set(self.entries.iter().map(|(name, entry)| {
+            let Task { checked, declared, .. } = &*entry.task;
+            (name.clone(), checked.clone(), declared.file.clone())
+        }));
     }
 
     fn declare(&mut self, name: DatasetName, declared: Declared) {

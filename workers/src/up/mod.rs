@@ -31,7 +31,7 @@ use crate::{
     listen::bind,
     run::Runner,
     services::{Places, Services},
-    uploads::Uploads,
+    uploads::{Resident, Uploads},
 };
 use controller::Controller;
 use follow::Follower;
@@ -88,8 +88,9 @@ impl Up {
         let location = self.store.unwrap_or_else(|| Location::Folder(data.bucket()));
         let store = Store::open(&location).await?;
         let places = Places { cache: &data.cache(), spool: &data.spool() };
-        let uploads = Uploads::default();
-        let services = Services::open(store, &ROLES, places, self.limits, uploads.clone(), None).await?;
+        let resident = Resident::default();
+        let uploads = Uploads::Resident(resident.clone());
+        let services = Services::open(store, &ROLES, places, self.limits, uploads, None).await?;
 
         let (screen, resources) = (Screen::default(), Resources::default());
         let published = services.catalog.changes();
@@ -113,7 +114,7 @@ impl Up {
             credential: self.access.credential(),
             turn: Arc::default(),
         };
-        let mut controller = Controller::new(visitor, uploads);
+        let mut controller = Controller::new(visitor, resident);
         let first = inputs.borrow().clone();
         controller.accept(first).await;
         screen.line(&format!("lakehouse {} at {url} with its data in {location}", env!("CARGO_PKG_VERSION")));
