@@ -43,7 +43,7 @@ pub(crate) async fn reconcile(context: &Context, namespace: &str, name: &str) ->
         context.services.forget(namespace, name);
         context.reader.forget(namespace);
         context.datasets.forget(namespace, name);
-        return Ok(Next::Settled);
+        return Ok(undeclare(context, namespace, name).await);
     };
     let dataset = &*seen.object;
     if let Some(change) = deletion::finalizer(dataset) {
@@ -67,8 +67,9 @@ pub(crate) async fn reconcile(context: &Context, namespace: &str, name: &str) ->
     }
     let mut known = catalogue(context, dataset, namespace, name, last.as_ref()).await;
     let spec = check(dataset);
+    let declared = context.services.declare(namespace, name, &dataset.spec).await;
     let work = match &spec {
-        Ok(ready) => work(context, dataset, ready, &mut known, namespace).await?,
+        Ok(ready) => work(context, dataset, ready, &mut known, declared.as_ref().err(), namespace).await?,
         Err(_) => Work::default(),
     };
     let (served, behind) = serving::of(context, namespace, name, known.manifest());
@@ -77,7 +78,27 @@ pub(crate) async fn reconcile(context: &Context, namespace: &str, name: &str) ->
     }
     let status = told(dataset, spec.as_ref(), &work, &known, served, last.as_ref());
     context.datasets.report(dataset, last.as_ref(), status).await?;
-    Ok(next(&work, &known))
+    Ok(match declared {
+        // A pod's coming wakes us.
+        Ok(()) | Err(services::Error::NoPod(_)) => next(&work, &known),
+        Err(error) => {
+            warn!(namespace, name, "The gateway has not been told how uploads are to be read: {error}");
+            Next::Failed
+        }
+    })
+}
+
+/// Uploads into a dataset that no Dataset declares any more are read as they are.
+async fn undeclare(context: &Context, namespace: &str, name: &str) -> Next {
+    match context.services.undeclare(namespace, name).await {
+        Ok(()) => Next::Settled,
+        // A gateway that knows of no declarations has none.
+        Err(error) if error.is_final() => Next::Settled,
+        Err(error) => {
+            warn!(namespace, name, "The gateway still follows the Dataset that is gone: {error}");
+            Next::Failed
+        }
+    }
 }
 
 fn is_served(status: Option<&DatasetStatus>) -> bool {
@@ -155,10 +176,11 @@ async fn work(
     dataset: &Dataset,
     ready: &ReadyDataset,
     known: &mut Catalogued,
+    undeclared: Option<&services::Error>,
     namespace: &str,
 ) -> Result<Work, Error> {
     let (name, uid) = (ready.name.as_str(), dataset.uid().unwrap_or_default());
-    let mut plan = planned(context, ready, &uid, known, namespace).await?;
+    let mut plan = planned(context, ready, &uid, known, undeclared, namespace).await?;
     let mut refused = false;
     if let Some(failure) = apply(context, namespace, name, &plan, known).await? {
         refused = failure.reason == Reason::ObjectRefused;
@@ -174,6 +196,7 @@ async fn planned(
     ready: &ReadyDataset,
     uid: &str,
     known: &Catalogued,
+    undeclared: Option<&services::Error>,
     namespace: &str,
 ) -> Result<Plan, Error> {
     let (reader, settings) = (&context.reader, &*context.settings);
@@ -186,6 +209,7 @@ async fn planned(
         Some((map, key)) => reader.entry(namespace, map, key).await?,
         None => Found::NotNeeded,
     };
+    let undeclared = undeclared.map(ToString::to_string);
     let plan_with = |events: &[Event]| {
         let observed = Observed {
             jobs: &jobs,
@@ -199,6 +223,7 @@ async fn planned(
                 Some(Said::Nothing) => Catalogue::Nothing,
                 None => Catalogue::Unknown,
             },
+            undeclared: undeclared.as_deref(),
             now: Timestamp::now(),
         };
         plan(ready, uid, &observed, settings)

@@ -5,6 +5,7 @@
 //! are one snapshot a namespace, a manifest is asked for again only when something says that it has changed.
 
 mod address;
+mod declared;
 mod http;
 mod manifests;
 mod progress;
@@ -19,6 +20,7 @@ use std::sync::{
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use lakehouse_contract::{DatasetManifest, catalog::RollbackRequest, ingest::Progress};
+use lakehouse_crds::DatasetSpec;
 use lakehouse_plan::cluster::{
     Settings,
     meta::Component,
@@ -48,6 +50,7 @@ struct Inner {
     http: http::Http,
     views: views::Views,
     manifests: manifests::Manifests,
+    declared: declared::Declared,
     progress: progress::Seen,
     /// Only a leader asks.
     leads: AtomicBool,
@@ -68,6 +71,7 @@ impl Services {
             http: http::Http::new(tokens)?,
             views: views::Views::default(),
             manifests: manifests::Manifests::default(),
+            declared: declared::Declared::default(),
             progress: progress::Seen::default(),
             leads: AtomicBool::new(false),
         })))
@@ -139,6 +143,25 @@ impl Services {
         Ok(())
     }
 
+    /// Lets the gateway know what a Dataset's spec says of uploads, unless it has acknowledged just that.
+    pub async fn declare(&self, namespace: &str, dataset: &str, spec: &DatasetSpec) -> Result<(), Error> {
+        let Inner { declared, http, .. } = &*self.0;
+        let declaration = declared::declaration(spec);
+        if declared.knows(namespace, dataset, &declaration) {
+            return Ok(());
+        }
+        let address = self.0.gateway_address(namespace)?;
+        http.put(namespace, &address, &declared_path(dataset), &declaration).await?;
+        declared.put(namespace, dataset, declaration);
+        Ok(())
+    }
+
+    /// Lets the gateway forget what it was told of a Dataset that is gone. One that is gone as well needs no telling.
+    pub async fn undeclare(&self, namespace: &str, dataset: &str) -> Result<(), Error> {
+        let Ok(address) = self.0.gateway_address(namespace) else { return Ok(()) };
+        self.0.http.delete(namespace, &address, &declared_path(dataset)).await
+    }
+
     /// What the pod at this address last told of its ingest. It is asked again beside everything else, and the
     /// Dataset is woken when it has come further.
     pub fn progress(&self, namespace: &str, dataset: &str, address: &str) -> Option<Progress> {
@@ -168,6 +191,7 @@ impl Services {
     /// Forgets a Dataset that is gone.
     pub fn forget(&self, namespace: &str, dataset: &str) {
         self.0.manifests.forget(namespace, dataset);
+        self.0.declared.forget(namespace, dataset);
         self.0.progress.forget(namespace, dataset);
         if self.0.world.datasets.names_of(namespace).is_empty() {
             self.0.views.forget(namespace);
@@ -199,6 +223,10 @@ impl Services {
             tokio::time::sleep(views::PAUSE).await;
         }
     }
+}
+
+fn declared_path(dataset: &str) -> String {
+    format!("/v1/catalog/declared/{dataset}")
 }
 
 impl Inner {

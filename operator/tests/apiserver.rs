@@ -200,6 +200,44 @@ async fn what_is_published_over_http_is_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_upload_is_asked_for_once_the_gateway_knows_how_to_read_it() {
+    let play = Play::new("declared").await;
+    let operator = play.operator().await;
+    play.pods.refuse_declarations(true);
+    let columns = json!([{"name": "zip", "type": "string"}]);
+    let spec = json!({"source": {"upload": {}}, "columns": columns});
+    play.apply("people", spec.clone()).await;
+    eventually("the status says what it waits for", async || {
+        let dataset = play.dataset("people").await;
+        condition(&dataset, "Ready").is_some_and(|ready| ready.message.ends_with("the bucket is away."))
+    })
+    .await;
+    play.becomes("people", "Ready", "False", "Waiting").await;
+    assert_eq!(play.pods.declared("people"), None);
+
+    play.pods.refuse_declarations(false);
+    play.becomes("people", "Ready", "False", "WaitingForUpload").await;
+    assert_eq!(play.pods.declared("people"), Some(json!({ "spec": spec })));
+    play.pods.publish("people", 7);
+    play.pods.notify();
+    play.becomes_ready("people").await;
+
+    // An edit is ready when it is known; of a source that is read by itself, uploads need to know only that.
+    play.apply("people", json!({"source": {"upload": {}}, "columns": columns, "keepVersions": 2})).await;
+    play.becomes_ready("people").await;
+    assert_eq!(play.pods.declared("people").unwrap()["spec"]["keepVersions"], 2);
+    play.apply("towns", json!({"keepVersions": 2})).await;
+    play.becomes_ready("towns").await;
+    let source = json!({"configMap": {"name": "source", "key": "people.csv"}});
+    assert_eq!(play.pods.declared("towns"), Some(json!({"spec": {"source": source}})));
+
+    // With the Dataset goes what it says, though its rows stay.
+    play.api::<Dataset>().delete("people", &DeleteParams::default()).await.unwrap();
+    eventually("it is taken back", async || play.pods.declared("people").is_none()).await;
+    operator.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pinned_version_is_served_and_the_newest_again_without_the_pin() {
     let play = Play::new("pin").await;
     let _operator = play.operator().await;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::body::Bytes;
 use lakehouse_contract::problem::ErrorBody;
 use reqwest::{RequestBuilder, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
@@ -107,7 +108,29 @@ impl Http {
         self.send(namespace, request).await
     }
 
+    pub(super) async fn put(
+        &self,
+        namespace: &str,
+        address: &str,
+        path: &str,
+        body: &(impl Serialize + Sync),
+    ) -> Result<(), Error> {
+        let request = self.client.put(format!("{address}{path}")).json(body);
+        self.exchange(namespace, request).await.map(drop)
+    }
+
+    pub(super) async fn delete(&self, namespace: &str, address: &str, path: &str) -> Result<(), Error> {
+        self.exchange(namespace, self.client.delete(format!("{address}{path}"))).await.map(drop)
+    }
+
     async fn send<T: DeserializeOwned>(&self, namespace: &str, request: RequestBuilder) -> Result<T, Error> {
+        let body = self.exchange(namespace, request).await?;
+        serde_json::from_slice(&body)
+            .map_err(|error| Error::Unreachable(format!("the answer is none of ours: {error}")))
+    }
+
+    /// The body of an answer that is no error.
+    async fn exchange(&self, namespace: &str, request: RequestBuilder) -> Result<Bytes, Error> {
         let request = match self.tokens.of(namespace).await? {
             Some(token) => request.bearer_auth(&*token),
             None => request,
@@ -117,8 +140,7 @@ impl Http {
         let status = answer.status();
         let body = answer.bytes().await.map_err(unreachable)?;
         if status.is_success() {
-            return serde_json::from_slice(&body)
-                .map_err(|error| Error::Unreachable(format!("the answer is none of ours: {error}")));
+            return Ok(body);
         }
         Err(match serde_json::from_slice::<ErrorBody>(&body) {
             Ok(body) => Error::Answered { status, code: body.error.code, message: body.error.message },

@@ -11,7 +11,7 @@ use axum::{
     http::{StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use jiff::Timestamp;
 use lakehouse_contract::{
@@ -21,7 +21,7 @@ use lakehouse_contract::{
     problem::ErrorBody,
     sql::{ViewInfo, Views},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 /// What all pods of a namespace know.
@@ -47,6 +47,9 @@ struct Known {
     /// Ingests that run, and how many rows they have read.
     running: BTreeMap<String, u64>,
     tokens: BTreeSet<String>,
+    /// What was told of each Dataset, and whether more is refused.
+    declared: BTreeMap<String, Value>,
+    refuses_declarations: bool,
     requests: usize,
 }
 
@@ -67,6 +70,7 @@ impl Pods {
         let router = Router::new()
             .route("/v1/catalog/manifest/{name}", get(manifest))
             .route("/v1/catalog/rollback/{name}", post(rollback))
+            .route("/v1/catalog/declared/{name}", put(declare).delete(undeclare))
             .route("/sql/views", get(views))
             .route("/sql/refresh", post(refresh))
             .route("/ingest/progress", get(progress))
@@ -106,6 +110,16 @@ impl Pods {
             Some(rows) => known.running.insert(name.to_owned(), rows),
             None => known.running.remove(name),
         };
+    }
+
+    /// What the gateway was told of a Dataset.
+    pub(crate) fn declared(&self, name: &str) -> Option<Value> {
+        self.state.lock().unwrap().declared.get(name).cloned()
+    }
+
+    /// Whether the bucket takes no declarations.
+    pub(crate) fn refuse_declarations(&self, refuses: bool) {
+        self.state.lock().unwrap().refuses_declarations = refuses;
     }
 
     /// The tokens that were ever shown.
@@ -171,6 +185,21 @@ async fn rollback(
         None => return answer(None),
     }
     answer(known.manifest(&name))
+}
+
+async fn declare(State(state): Shared, Path(name): Path<String>, Json(told): Json<Value>) -> Response {
+    let mut known = state.lock().unwrap();
+    if known.refuses_declarations {
+        let body = ErrorBody::new("bad_gateway", "the bucket is away");
+        return (StatusCode::BAD_GATEWAY, Json(body)).into_response();
+    }
+    known.declared.insert(name, told);
+    StatusCode::NO_CONTENT.into_response()
+}
+
+async fn undeclare(State(state): Shared, Path(name): Path<String>) -> StatusCode {
+    state.lock().unwrap().declared.remove(&name);
+    StatusCode::NO_CONTENT
 }
 
 async fn views(State(state): Shared) -> Json<Views> {

@@ -99,6 +99,8 @@ pub struct Observed<'a> {
     pub entry: Entry<'a>,
     /// What the catalogue says is current.
     pub catalogue: Catalogue<'a>,
+    /// Why whoever takes uploads does not know the spec yet, as the rest of a sentence; absent once it does.
+    pub undeclared: Option<&'a str>,
     /// The clock.
     pub now: Timestamp,
 }
@@ -221,14 +223,17 @@ fn pinned(version: u64, observed: &Observed<'_>, history: &History<'_>) -> Plan 
     Plan { delete: stop(history), rollback, run, ..Plan::default() }
 }
 
-/// Clients send the rows.
+/// Clients send the rows. They are not asked for any before it is sure that these will be read as the spec says.
 fn upload(observed: &Observed<'_>, history: &History<'_>) -> Plan {
-    let source = match observed.catalogue {
-        Catalogue::Unknown => SourceFacts::Unknown,
-        Catalogue::Nothing => SourceFacts::WaitingForUpload,
-        Catalogue::Current(_) => SourceFacts::Found,
+    let source = match (observed.catalogue, observed.undeclared) {
+        (Catalogue::Current(_), _) => SourceFacts::Found,
+        (Catalogue::Nothing, None) => SourceFacts::WaitingForUpload,
+        (Catalogue::Nothing, Some(_)) | (Catalogue::Unknown, _) => SourceFacts::Unknown,
     };
-    Plan { delete: stop(history), source, ..Plan::default() }
+    let run = observed.undeclared.map_or(Run::Idle, |why| {
+        Run::Waiting(format!("Send no file yet: the gateway has not been told how to read it: {why}."))
+    });
+    Plan { delete: stop(history), source, run, ..Plan::default() }
 }
 
 /// The newest version is served again where a pin had put another one in its place.

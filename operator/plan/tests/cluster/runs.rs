@@ -325,6 +325,25 @@ fn an_upload_runs_no_job() {
 }
 
 #[test]
+fn no_upload_is_asked_for_before_the_gateway_knows_how_to_read_it() {
+    let mut world = World::new(json!({"source": {"upload": {}}}));
+    world.undeclared = Some("no gateway pod is ready");
+    let plan = world.plan();
+    assert_eq!(plan.source, SourceFacts::Unknown);
+    let Run::Waiting(sentence) = plan.run else { panic!("{:?}", plan.run) };
+    assert!(sentence.ends_with(": no gateway pod is ready."), "{sentence}");
+    world.manifest = Some(manifest(1));
+    let plan = world.plan();
+    assert!(matches!(plan.run, Run::Waiting(_)), "an edit is not known either");
+    assert_eq!(plan.source, SourceFacts::Found);
+    // Who reads the source itself tells nobody how.
+    let mut world = World::of_config_map();
+    let told = world.plan();
+    world.undeclared = Some("no gateway pod is ready");
+    assert_eq!(world.plan(), told);
+}
+
+#[test]
 fn no_job_is_made_before_the_secrets_that_it_needs() {
     let spec = json!({"source": {"http": {"url": "https://h/a.csv", "headersSecretRef": {"name": "key"}}}});
     let mut world = World::new(spec);

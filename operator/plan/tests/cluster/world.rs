@@ -42,6 +42,7 @@ pub(crate) struct World {
     pub(crate) config_maps: Vec<String>,
     pub(crate) events: Vec<Event>,
     pub(crate) manifest: Option<DatasetManifest>,
+    pub(crate) undeclared: Option<&'static str>,
     /// The inputs of every Job that ended well, in their order.
     pub(crate) done: Vec<String>,
     /// The times of the schedule for which rows were read.
@@ -73,6 +74,7 @@ impl World {
             config_maps: Vec::new(),
             events: Vec::new(),
             manifest: None,
+            undeclared: None,
             done: Vec::new(),
             done_slots: Vec::new(),
             uids: 0,
@@ -102,6 +104,7 @@ impl World {
             secrets: &self.secrets,
             entry: self.entry.as_deref().map_or(Entry::NoConfigMap, Entry::Digest),
             catalogue: self.manifest.as_ref().map_or(Catalogue::Nothing, Catalogue::Current),
+            undeclared: self.undeclared,
             now: self.now,
         };
         plan(&self.dataset(), UID, &observed, &self.settings)
