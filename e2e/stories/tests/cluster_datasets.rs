@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     batch::v1::Job,
@@ -55,6 +55,57 @@ async fn the_quickstart_of_a_laptop_works_in_a_cluster_unchanged() {
             .sql("SELECT s.region, count(*) FROM airports a JOIN states s ON s.code = a.state GROUP BY 1 ORDER BY 2 DESC LIMIT 1")
             .await?;
         ensure!(rows.len() == 1, "{rows:?}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_upload_is_read_as_its_dataset_says() {
+    Story::run("uploads", async |story| {
+        let dataset = |name: &str, more: &str| {
+            format!(
+                "apiVersion: lakehouse.dev/v1alpha1\nkind: Dataset\nmetadata: {{name: {name}}}\n\
+                 spec: {{source: {{upload: {{}}}}, {more}}}\n"
+            )
+        };
+        story.apply(&dataset("places", "keepVersions: 1, columns: [{name: zip, type: string}]")).await?;
+        story.apply(&dataset("counts", "columns: [{name: n, type: int64}]")).await?;
+        story.dataset_of_text("depots", "depot\nD01\n").await?;
+        for name in ["places", "counts"] {
+            story.fails(name, "WaitingForUpload", &[]).await?;
+        }
+        story.upload("places", "zip\n1\n2\n3\n".into()).await?;
+        story.ready("places").await?;
+        let types = story.sql("SELECT DISTINCT typeof(zip) FROM places").await?;
+        ensure!(types == [[json!("VARCHAR")]], "{types:?}");
+
+        let refused = async |name: &str, csv: &str| match story.upload(name, csv.into()).await {
+            Ok(answer) => bail!("{name} took it: {answer}"),
+            Err(error) => Ok(error.to_string()),
+        };
+        let refusal = refused("counts", "n\n1\n2\nthree\n").await?;
+        for part in ["400", "line 4", "column `n`", r#""value":"three""#] {
+            ensure!(refusal.contains(part), "{part}: {refusal}");
+        }
+        story.fails("counts", "WaitingForUpload", &[]).await?;
+        story.ready("depots").await?;
+        let refusal = refused("depots", "depot\nD02\n").await?;
+        ensure!(refusal.contains("409") && refusal.contains("it takes no uploads"), "{refusal}");
+        ensure!(
+            story.sql("SELECT depot FROM depots").await? == [[json!("D01")]],
+            "the rows are the source's"
+        );
+
+        // An edit counts from the moment at which the Dataset is Ready with it.
+        story.edit("places", json!({"spec": {"suspend": true}})).await?;
+        story.until("places", "Suspended", |dataset| reason(dataset, "Reconciling") == "Suspended").await?;
+        let refusal = refused("places", "zip\n4\n").await?;
+        ensure!(refusal.contains("409") && refusal.contains("remove spec.suspend first"), "{refusal}");
+        story.edit("places", json!({"spec": {"suspend": null}})).await?;
+        story.ready("places").await?;
+        story.upload("places", "zip\n4\n".into()).await?;
+        story.ready_with("places", 2).await?;
         Ok(())
     })
     .await;
