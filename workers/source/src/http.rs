@@ -5,7 +5,8 @@ use std::time::Duration;
 use futures::StreamExt;
 use reqwest::{
     Client, Response, StatusCode,
-    header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH},
+    header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, LOCATION},
+    redirect::Policy,
 };
 use tracing::debug;
 use url::Url;
@@ -18,6 +19,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Waits between tries, in seconds; one try more than there are waits.
 const WAITS: [u64; 3] = [1, 3, 9];
 
+/// Longer chains of redirects are taken for circles.
+const MOST_REDIRECTS: usize = 10;
 /// The most of an error answer that is shown.
 const SHOWN_BYTES: usize = 300;
 
@@ -25,6 +28,8 @@ pub(crate) fn client() -> Result<Client, Error> {
     Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(IDLE_TIMEOUT)
+        // `send` follows them: reqwest would hand all headers but a few well-known ones to whoever a redirect names.
+        .redirect(Policy::none())
         .user_agent(concat!("lakehouse/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|error| Error::Unreachable(format!("no HTTP client could be made: {error}")))
@@ -62,13 +67,7 @@ async fn fetch(
     copied: &(dyn Fn(u64, Option<u64>) + Send + Sync),
 ) -> Result<Reading, Error> {
     let shown = without_secrets(url);
-    let mut request = client.get(url.clone()).headers(headers.clone());
-    if let Some(etag) =
-        seen.filter(|seen| is_strong_etag(seen)).and_then(|seen| HeaderValue::from_str(seen).ok())
-    {
-        request = request.header(IF_NONE_MATCH, etag);
-    }
-    let response = request.send().await.map_err(|error| Error::Unreachable(failure(&shown, error)))?;
+    let response = send(client, url, headers, seen).await?;
     if response.status() == StatusCode::NOT_MODIFIED {
         return Ok(Reading::Unchanged);
     }
@@ -100,6 +99,58 @@ async fn fetch(
         return Ok(Reading::Unchanged);
     }
     Ok(Reading::Here(Local::spooled(path, digest, bytes)))
+}
+
+/// Asks for `url` and follows its redirects. Its headers, its user and its password stay with its scheme, host and port.
+async fn send(
+    client: &Client,
+    url: &Url,
+    headers: &HeaderMap,
+    seen: Option<&str>,
+) -> Result<Response, Error> {
+    let shown = without_secrets(url);
+    let etag = seen.filter(|seen| is_strong_etag(seen)).and_then(|seen| HeaderValue::from_str(seen).ok());
+    let mut at = url.clone();
+    let mut secrets = Some(headers);
+    for _ in 0..=MOST_REDIRECTS {
+        let mut request = client.get(at.clone());
+        if let Some(secrets) = secrets {
+            request = request.headers(secrets.clone());
+        }
+        if let Some(etag) = &etag {
+            request = request.header(IF_NONE_MATCH, etag.clone());
+        }
+        let response = request.send().await.map_err(|error| Error::Unreachable(failure(&shown, error)))?;
+        let Some(location) = location(&response) else { return Ok(response) };
+        let mut next = target(&at, location).map_err(|why| {
+            Error::Unreachable(format!("{shown} redirects to {why}, which is not followed"))
+        })?;
+        if next.origin() != url.origin() {
+            secrets = None;
+        }
+        if secrets.is_some() && next.username().is_empty() {
+            // Neither can fail for a URL with a host.
+            let _ = next.set_username(url.username());
+            let _ = next.set_password(url.password());
+        }
+        at = next;
+    }
+    Err(Error::Unreachable(format!("{shown} redirects more than {MOST_REDIRECTS} times")))
+}
+
+/// Where an answer redirects to, as it says it.
+fn location(response: &Response) -> Option<&str> {
+    let redirects = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+    response.headers().get(LOCATION).filter(|_| redirects)?.to_str().ok()
+}
+
+/// The URL that a redirect names, or in words why nobody should ask there.
+fn target(from: &Url, location: &str) -> Result<Url, String> {
+    let next = from.join(location).map_err(|error| format!("what is no URL ({error})"))?;
+    match (from.scheme(), next.scheme()) {
+        (_, "https") | ("http", "http") => Ok(next),
+        _ => Err(without_secrets(&next)),
+    }
 }
 
 /// Longer tags name nothing that a status could show.
@@ -153,6 +204,8 @@ fn failure(shown: &str, error: reqwest::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use axum::{Router, response::Redirect, routing::get};
+
     use super::*;
 
     #[test]
@@ -161,5 +214,34 @@ mod tests {
         for text in ["W/\"1\"", "\"\"", "1", "", &format!("\"{}\"", "x".repeat(LONGEST_ETAG))] {
             assert!(!is_strong_etag(text), "{text}");
         }
+    }
+
+    #[test]
+    fn a_redirect_does_not_leave_the_encryption() {
+        let from = Url::parse("https://a.example/x/y.csv").unwrap();
+        let plain = Url::parse("http://a.example/x/y.csv").unwrap();
+        assert_eq!(target(&from, "z.csv").unwrap().as_str(), "https://a.example/x/z.csv");
+        assert_eq!(target(&plain, "https://b.example/").unwrap().as_str(), "https://b.example/");
+        assert_eq!(target(&plain, "//b.example/").unwrap().as_str(), "http://b.example/");
+        assert_eq!(target(&from, "http://a.example/?sig=secret").unwrap_err(), "http://a.example/?…");
+        for location in ["ftp://a.example/", "file:///etc/passwd", "https://"] {
+            assert!(target(&plain, location).is_err(), "{location}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_circle_of_redirects_ends() {
+        let url = serve(Router::new().fallback(get(|| async { Redirect::permanent("/again") }))).await;
+        let error = send(&client().unwrap(), &url, &HeaderMap::new(), None).await.unwrap_err();
+        assert!(error.to_string().ends_with("redirects more than 10 times"), "{error}");
+    }
+
+    async fn serve(app: Router) -> Url {
+        // Only one test can be the first to install it; the others find it there.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/a.csv", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Url::parse(&url).unwrap()
     }
 }

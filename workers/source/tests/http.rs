@@ -1,16 +1,19 @@
 //! What a source behind a URL promises, over a real socket.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use axum::{
     Router,
-    extract::State,
+    extract::{Query, State},
     http::{HeaderMap, StatusCode, header},
-    response::{Html, IntoResponse, Response},
+    response::{Html, IntoResponse, Redirect, Response},
     routing::get,
 };
 use lakehouse_source::{Error, Reader, Reading, Source};
@@ -93,6 +96,31 @@ async fn a_passing_failure_is_tried_again() {
     assert!(matches!(reading, Reading::Here(_)));
 }
 
+#[tokio::test]
+async fn a_redirect_hands_no_secret_to_another_server() {
+    let (server, other) = (Server::start().await, Server::start().await);
+    let ask = async |to: &str| {
+        let mut source = server.source(&format!("/moved.csv?to={to}"), None);
+        if let Source::Http { url, headers, .. } = &mut source {
+            url.set_username("me").unwrap();
+            url.set_password(Some("hidden")).unwrap();
+            headers.insert("x-api-key", "hidden".parse().unwrap());
+        }
+        let Reading::Here(local) = server.read(&source, None).await.unwrap() else {
+            panic!("it was not seen")
+        };
+        std::fs::read_to_string(&local.path).unwrap()
+    };
+    let own = server.base.join("/secrets.csv").unwrap();
+    let others = other.base.join("/secrets.csv").unwrap();
+    let back = other.base.join(&format!("/moved.csv?to={own}")).unwrap();
+    let all = "authorization: Basic bWU6aGlkZGVu\nx-api-key: hidden\n";
+    assert_eq!(ask("/secrets.csv").await, all);
+    assert_eq!(ask(own.as_str()).await, all);
+    assert_eq!(ask(others.as_str()).await, "");
+    assert_eq!(ask(back.as_str()).await, "", "who left does not come back as the same");
+}
+
 struct Server {
     base: Url,
     bodies: Arc<AtomicUsize>,
@@ -109,6 +137,8 @@ impl Server {
             .route("/plain.csv", get(|| async { CONTENT }))
             .route("/private.csv", get(private))
             .route("/flaky.csv", get(flaky))
+            .route("/moved.csv", get(moved))
+            .route("/secrets.csv", get(secrets))
             .route("/page.csv", get(|| async { (StatusCode::NOT_FOUND, Html("<h1>Not found</h1>")) }))
             .fallback(|| async { (StatusCode::NOT_FOUND, "no such file here") })
             .with_state(bodies.clone());
@@ -146,6 +176,17 @@ async fn private(headers: HeaderMap) -> Response {
         Some(token) if token == "Bearer right" => CONTENT.into_response(),
         _ => StatusCode::UNAUTHORIZED.into_response(),
     }
+}
+
+async fn moved(Query(query): Query<HashMap<String, String>>) -> Redirect {
+    Redirect::temporary(&query["to"])
+}
+
+/// What a request tells of its sender's secrets.
+async fn secrets(headers: HeaderMap) -> String {
+    let named =
+        ["authorization", "x-api-key"].into_iter().filter_map(|name| Some((name, headers.get(name)?)));
+    named.map(|(name, value)| format!("{name}: {}\n", value.to_str().unwrap())).collect()
 }
 
 async fn flaky(State(tries): State<Arc<AtomicUsize>>) -> Response {
