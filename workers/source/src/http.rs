@@ -21,8 +21,9 @@ const WAITS: [u64; 3] = [1, 3, 9];
 
 /// Longer chains of redirects are taken for circles.
 const MOST_REDIRECTS: usize = 10;
-/// The most of an error answer that is shown.
-const SHOWN_BYTES: usize = 300;
+/// The most of an error answer that is read, in bytes, and shown, in characters.
+const READ_BYTES: usize = 4 << 10;
+const SHOWN_CHARS: usize = 300;
 
 pub(crate) fn client() -> Result<Client, Error> {
     Client::builder()
@@ -163,22 +164,27 @@ fn is_strong_etag(text: &str) -> bool {
 
 async fn refusal(shown: &str, response: Response) -> Error {
     let status = response.status();
-    let body = if tells_people(response.headers()) {
-        response.text().await.unwrap_or_default()
-    } else {
-        String::new()
-    };
-    let first: String = body.trim().chars().take(SHOWN_BYTES).filter(|c| !c.is_control()).collect();
+    let body = if tells_people(response.headers()) { beginning(response).await } else { String::new() };
+    let first: String = body.trim().chars().take(SHOWN_CHARS).filter(|c| !c.is_control()).collect();
     let says = if first.is_empty() { String::new() } else { format!(": {first}") };
     let message = format!("{shown} answers {status}{says}");
     match status {
         StatusCode::NOT_FOUND | StatusCode::GONE => Error::NotFound(message),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::Denied(message),
-        status if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => {
-            Error::Mismatch(message)
-        }
         _ => Error::Unreachable(message),
     }
+}
+
+/// As much of an answer as is worth reading; a longer one is left where it is.
+async fn beginning(response: Response) -> String {
+    let mut pieces = response.bytes_stream();
+    let mut body = Vec::new();
+    while body.len() < READ_BYTES
+        && let Some(Ok(piece)) = pieces.next().await
+    {
+        body.extend_from_slice(&piece[..piece.len().min(READ_BYTES - body.len())]);
+    }
+    String::from_utf8_lossy(&body).into_owned()
 }
 
 /// Whether an error answer is a sentence. HTML is a page for browsers; XML is what buckets answer, with the id of the request, so it
@@ -204,7 +210,9 @@ fn failure(shown: &str, error: reqwest::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use axum::{Router, response::Redirect, routing::get};
+    use axum::{Router, body::Body, response::Redirect, routing::get};
+    use bytes::Bytes;
+    use futures::stream;
 
     use super::*;
 
@@ -234,6 +242,38 @@ mod tests {
         let url = serve(Router::new().fallback(get(|| async { Redirect::permanent("/again") }))).await;
         let error = send(&client().unwrap(), &url, &HeaderMap::new(), None).await.unwrap_err();
         assert!(error.to_string().ends_with("redirects more than 10 times"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_error_answer_without_an_end_is_read_as_far_as_it_is_shown() {
+        let endless = async || {
+            let says = stream::iter([Ok::<_, Error>(Bytes::from("no such tenant. ".repeat(1000)))]);
+            (StatusCode::BAD_REQUEST, Body::from_stream(says.chain(stream::pending())))
+        };
+        let url = serve(Router::new().fallback(get(endless))).await;
+        let response = send(&client().unwrap(), &url, &HeaderMap::new(), None).await.unwrap();
+        let error = tokio::time::timeout(Duration::from_secs(20), refusal("it", response)).await.unwrap();
+        let says = error.to_string();
+        assert!(says.starts_with("it answers 400 Bad Request: no such tenant. no such"), "{says}");
+        assert!(says.len() < 2 * SHOWN_CHARS, "{says}");
+    }
+
+    #[tokio::test]
+    async fn only_a_digest_is_a_mismatch() {
+        for (status, is_fitting) in [
+            (400, (|error| matches!(error, Error::Unreachable(_))) as fn(&Error) -> bool),
+            (422, |error| matches!(error, Error::Unreachable(_))),
+            (429, |error| matches!(error, Error::Unreachable(_))),
+            (503, |error| matches!(error, Error::Unreachable(_))),
+            (403, |error| matches!(error, Error::Denied(_))),
+            (410, |error| matches!(error, Error::NotFound(_))),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let url = serve(Router::new().fallback(get(move || async move { status }))).await;
+            let response = send(&client().unwrap(), &url, &HeaderMap::new(), None).await.unwrap();
+            let error = refusal("it", response).await;
+            assert!(is_fitting(&error), "{error:?}");
+        }
     }
 
     async fn serve(app: Router) -> Url {
