@@ -210,6 +210,18 @@ mod tests {
         assert!(problem.message.contains("has to be mended first: spec: "), "{}", problem.message);
     }
 
+    #[tokio::test]
+    async fn a_bucket_that_fails_is_not_taken_for_one_that_says_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::folder(folder.path()).await.unwrap();
+        let declared = folder.path().join("_catalog/declared");
+        std::fs::create_dir_all(&declared).unwrap();
+        // A way that leads to itself: there is something, and it cannot be read.
+        std::os::unix::fs::symlink("sales.json", declared.join("sales.json")).unwrap();
+        let problem = Uploads::Told(Catalog::new(store)).spec(&name(), "").await.unwrap_err();
+        assert_eq!(problem.status, StatusCode::BAD_GATEWAY, "{}", problem.message);
+    }
+
     async fn both(spec: Value) -> [Uploads; 2] {
         let catalog = Catalog::new(Store::memory());
         let declaration: Declaration = serde_json::from_value(json!({ "spec": spec })).unwrap();
