@@ -333,9 +333,18 @@ fn ready(facts: &Facts<'_>, published: &Verdict, served: &Verdict, verdicts: &Ve
                 ),
             },
         ),
+        // Rows came anew and the service still answers the ones before: that is a lag, which others tell, and no outage.
+        (true, false, Some(_)) if verdicts.was_ready() && answers(&facts.served) => {
+            Verdict::yes(Reason::Serving, served.message.clone())
+        }
         (true, _, _) => served.clone(),
         (false, _, _) => published.clone(),
     }
+}
+
+/// Whether SQL is answered, be it from another version than the published one.
+fn answers(served: &ServedFacts) -> bool {
+    matches!(served, ServedFacts::Serving { .. } | ServedFacts::Limping { .. })
 }
 
 fn reconciling(facts: &Facts<'_>) -> Verdict {

@@ -182,6 +182,28 @@ fn an_old_version_that_still_answers_is_not_the_published_one() {
 }
 
 #[test]
+fn a_refreshed_dataset_stays_ready_while_the_version_before_answers() {
+    let dataset = config_map();
+    let (old, new) = (manifest(1), manifest(2));
+    let lag = |generation, served: ServedFacts| {
+        let first = Facts { generation: Some(1), ..self::served(&dataset, &old) };
+        let before = status::dataset(None, &first, now());
+        let facts = Facts { generation: Some(generation), served, ..self::served(&dataset, &new) };
+        status::dataset(Some(&before), &facts, now())
+    };
+    let behind = || ServedFacts::Serving { endpoint: "http://h".into(), version: 1 };
+    let told = "SQL is still answered from version 1; version 2 follows.";
+    let status = lag(1, behind());
+    assert_eq!(shown(&status, "Ready"), format!("True Serving: {told}"));
+    assert_eq!(shown(&status, "Served"), format!("False NotServed: {told}"));
+    assert_eq!(shown(&status, "Reconciling"), format!("True NotServed: {told}"));
+    let edited = lag(2, behind());
+    assert!(shown(&edited, "Ready").starts_with("False NotServed"), "an edit is ready when it is served");
+    let silent = lag(1, ServedFacts::NotYet);
+    assert!(shown(&silent, "Ready").starts_with("False NotServed"), "nothing answers");
+}
+
+#[test]
 fn equal_facts_give_an_equal_status_and_a_time_moves_only_with_its_value() {
     let dataset = config_map();
     let manifest = manifest(2);
