@@ -11,7 +11,7 @@ use k8s_openapi::api::{
 };
 use kube::{ResourceExt, api::ListParams};
 use lakehouse_crds::Dataset;
-use lakehouse_e2e::{Load, Source, Story, condition, reason};
+use lakehouse_e2e::{Helm, Load, Source, Story, condition, reason};
 use serde_json::json;
 
 #[tokio::test]
@@ -284,6 +284,72 @@ async fn old_versions_beyond_keep_versions_are_forgotten() {
             .map(|v| v["version"].clone())
             .collect();
         ensure!(kept.len() == 2, "{kept:?}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_object_of_a_bucket_is_read_with_the_credentials_of_its_own_secret() {
+    Story::run("s3", async |story| {
+        story.dataset_of_text("first", "a\n1\n").await?;
+        story.ready("first").await?;
+        Source::new(&story, "rows.csv").await?.put("a\n7\n").await?;
+        let namespace = &story.namespace;
+        let spec = |secret: &str| {
+            format!(
+                "apiVersion: lakehouse.dev/v1alpha1\nkind: Dataset\nmetadata: {{name: rows}}\nspec: {{source: {{s3: {{bucket: \
+                 lakehouse, key: {namespace}/files/rows.csv, endpoint: 'http://minio.minio.svc:9000'{secret}}}}}}}\n"
+            )
+        };
+        story.apply(&spec("")).await?;
+        story.fails("rows", "SourceDenied", &["403"]).await?;
+        story.secret("keys", &lakehouse_e2e::store_credentials()).await?;
+        story.apply(&spec(", credentialsSecretRef: {name: keys}")).await?;
+        story.ready("rows").await?;
+        ensure!(story.sql("SELECT a FROM rows").await? == [[json!(7)]], "the object's rows");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_schedule_reads_the_source_again() {
+    Story::run("schedule", async |story| {
+        story.dataset_of_text("first", "a\n1\n").await?;
+        story.ready("first").await?;
+        let source = Source::new(&story, "rows.csv").await?;
+        source.put("a\n1\n").await?;
+        source.declare("rows", "schedule: '* * * * *'").await?;
+        let dataset = story.ready("rows").await?;
+        ensure!(dataset.status.and_then(|status| status.next_run).is_some(), "it says when it is read next");
+        source.put("a\n2\n").await?;
+        story.ready_with("rows", 2).await?;
+        ensure!(story.sql("SELECT a FROM rows").await? == [[json!(2)]], "the new rows");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn helm_waits_for_a_dataset_as_for_any_other_resource() {
+    Story::run("kstatus", async |story| {
+        let chart = tempfile::tempdir()?;
+        fs::create_dir(chart.path().join("templates"))?;
+        fs::write(chart.path().join("Chart.yaml"), "apiVersion: v2\nname: rows\nversion: 1.0.0\n")?;
+        let dataset = "apiVersion: lakehouse.dev/v1alpha1\nkind: Dataset\nmetadata: {name: rows}\n\
+                       spec: {source: {configMap: {name: rows, key: rows.csv}}}\n";
+        fs::write(chart.path().join("templates/rows.yaml"), dataset)?;
+        let chart = chart.path().to_str().context("the folder's name")?;
+        // The library that Helm, Flux and others judge a resource by takes Stalled for a failure, and what is not Ready for unfinished.
+        story.text("rows", "a\n1,2\n").await?;
+        let helm = Helm::new(&story.namespace);
+        let install = ["upgrade", "--install", "rows", chart, "--wait", "--timeout", "90s"];
+        let refused = helm.run(&install).await.err().context("helm took a failed Dataset for a good one")?;
+        ensure!(refused.to_string().contains("Failed"), "{refused:#}");
+        story.text("rows", "a\n1\n").await?;
+        helm.run(&install).await?;
+        ensure!(condition(&story.dataset("rows").await?, "Ready") == "True", "helm did not wait");
         Ok(())
     })
     .await;
