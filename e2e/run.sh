@@ -16,7 +16,9 @@ if [ "$ours" = no ] && [ -z "${LAKEHOUSE_E2E_IMAGE:-}" ]; then
   echo "KUBECONFIG names a cluster of yours: set LAKEHOUSE_E2E_IMAGE to an image that it can pull (\`make image\` makes one)." >&2
   exit 1
 fi
-export LAKEHOUSE_CLUSTER=${LAKEHOUSE_CLUSTER:-e2e}
+# Two clones test beside each other, and neither on the cluster of `make cluster`, whatever that has exported.
+[ "${1:-}" = up ] || LAKEHOUSE_CLUSTER=${LAKEHOUSE_E2E_CLUSTER:-e2e-$(echo "$root" | sha256sum | cut -c -8)}
+export LAKEHOUSE_CLUSTER=${LAKEHOUSE_CLUSTER:-lakehouse}
 export LAKEHOUSE_E2E_IMAGE=${LAKEHOUSE_E2E_IMAGE:-lakehouse:$version-dev}
 export LAKEHOUSE_E2E_MINIO_IMAGE=${LAKEHOUSE_E2E_MINIO_IMAGE:-minio:e2e}
 export LAKEHOUSE_E2E_FILES_IMAGE=${LAKEHOUSE_E2E_FILES_IMAGE:-localhost/files:1}
@@ -26,7 +28,7 @@ export LAKEHOUSE_E2E_VALUES=$here/values.yaml
 export LAKEHOUSE_E2E_ACCESS_KEY=lakehouse-test LAKEHOUSE_E2E_SECRET_KEY=a-secret-of-the-tests-only
 
 # A command that sees the cluster, its Services by name when it is ours.
-on() { if [ "$ours" = no ]; then PATH="$($cluster build):$PATH" "$@"; else "$cluster" run "$@"; fi; }
+on() { if [ "$ours" = no ]; then PATH="$("$cluster" build):$PATH" "$@"; else "$cluster" run "$@"; fi; }
 
 minio_image() {
   local minio archive folder
@@ -36,7 +38,8 @@ minio_image() {
     mkdir -p "$images"
     folder=$(mktemp -d "$images/minio.XXXXXX")
     cp "$minio" "$folder/minio"
-    "$root/image/archive.sh" minio:e2e "$archive" "$folder" '{"User": "65532:65532", "Entrypoint": ["/minio"]}'
+    "$root/image/archive.sh" minio:e2e "$archive" "$folder" '{"User": "65532:65532", "Entrypoint": ["/minio"]}' ||
+      { rm -rf "$folder"; return 1; }
     rm -rf "$folder"
   fi
   echo "$archive"

@@ -4,7 +4,7 @@
 //! an absent field and an empty one differ, and names the file that each is written to.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use kube::CustomResourceExt;
 
@@ -29,9 +29,18 @@ fn tidied(mut definition: CustomResourceDefinition) -> CustomResourceDefinition 
     for version in &mut definition.spec.versions {
         if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
             tidy(schema);
+            hold_back(schema);
         }
     }
     definition
+}
+
+/// Until it is reconciled for the first time, a resource has a status of the generation -1. Without any status, `kstatus` (which
+/// Flux and Helm judge by) would take a resource that nobody has looked at yet for one that is done.
+fn hold_back(schema: &mut JSONSchemaProps) {
+    if let Some(status) = schema.properties.as_mut().and_then(|properties| properties.get_mut("status")) {
+        status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
+    }
 }
 
 fn tidy(schema: &mut JSONSchemaProps) {

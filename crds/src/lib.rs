@@ -4,7 +4,7 @@
 //! `ChatProvider`; their CEL rules, their printer columns and the definitions a cluster installs.
 //! A comment on a field is also what `kubectl explain` says of it. No behaviour lives here.
 //!
-//! The schemas hold no defaults: what a user left out stays out, so that Argo CD and Flux see no difference.
+//! The schemas of specs hold no defaults: what a user left out stays out, so that Argo CD and Flux see no difference.
 
 #![allow(clippy::duplicated_attributes, reason = "each printer column has its own type and priority")]
 #![allow(unreachable_pub, reason = "KubeSchema puts a copy of each type, with its `pub`, into a function")]

@@ -35,6 +35,9 @@ pub(crate) struct Limits {
     /// Disk for copies of what queries read from a bucket; what runs stays even beyond it [default: 20GiB]
     #[arg(long, env = "LAKEHOUSE_QUERY_CACHE", value_name = "SIZE")]
     query_cache: Option<ByteSize>,
+    /// Disk for what sorts and joins of all queries spill [default: 10GiB]
+    #[arg(long, env = "LAKEHOUSE_QUERY_SPILL", value_name = "SIZE")]
+    query_spill: Option<ByteSize>,
     /// Seconds that rows which no kept version names stay in the store; the same for all who share it [default: 86400]
     #[arg(long, env = "LAKEHOUSE_COLLECT_GRACE", value_name = "SECONDS")]
     collect_grace: Option<u64>,
@@ -60,6 +63,7 @@ impl Limits {
             self.query_max_result.map(|size| size.as_u64().try_into()).transpose()?,
         );
         set(&mut settings.cache_limit, self.query_cache.map(|size| size.as_u64()));
+        set(&mut settings.temp_limit, self.query_spill.map(|size| size.as_u64()));
         set(&mut settings.refresh_interval, self.query_refresh.map(seconds));
         Ok(settings)
     }

@@ -12,6 +12,11 @@ pub fn image() -> String {
     variable("LAKEHOUSE_E2E_IMAGE")
 }
 
+/// The image of the web server that sources are read from.
+pub(crate) fn files_image() -> String {
+    variable("LAKEHOUSE_E2E_FILES_IMAGE")
+}
+
 /// The tag of that image.
 pub fn image_tag() -> String {
     image_parts().1

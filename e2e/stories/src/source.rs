@@ -1,46 +1,70 @@
-//! A CSV file behind a URL that asks for a header: an object of the namespace's own storage service.
+//! A CSV file behind a URL that asks for a header: on a small web server in the story's namespace.
 
-use anyhow::Result;
-use reqwest::Method;
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use reqwest::{Method, StatusCode};
 
-use crate::Story;
+use crate::{Story, cluster};
+
+/// The server; `files/main.go` beside it says what it can do.
+const SERVER: &str = include_str!("../../cluster/files.yaml");
 
 /// A file that a story can change, break and remove.
 pub struct Source<'a> {
     story: &'a Story,
     name: String,
+    address: String,
 }
 
 impl<'a> Source<'a> {
-    /// A file that is not there yet. The namespace's services must run.
+    /// A file that is not there yet.
     pub async fn new(story: &'a Story, name: &str) -> Result<Self> {
-        let token = story.token().await?;
-        story.secret("files", &[("Authorization", format!("Bearer {token}"))]).await?;
-        Ok(Self { story, name: name.to_owned() })
+        story.secret("files", &[("Authorization", "Bearer the-story".to_owned())]).await?;
+        story.apply(&SERVER.replace("localhost/files:1", &cluster::files_image())).await?;
+        let is_ready = |pod: &Pod| {
+            let status = pod.status.clone().unwrap_or_default();
+            status.conditions.iter().flatten().any(|ready| ready.type_ == "Ready" && ready.status == "True")
+        };
+        story.until_of("files", "the web server", is_ready).await?;
+        let address = cluster::service_url(&story.client, &story.namespace, "files").await?;
+        Ok(Self { story, name: name.to_owned(), address })
     }
 
     /// Gives it this content.
     pub async fn put(&self, csv: impl Into<String>) -> Result<()> {
-        self.request(Method::PUT, "put", csv.into()).await
+        self.request(Method::PUT, "?require=Authorization:Bearer%20the-story", csv.into()).await
+    }
+
+    /// Lets the server answer this instead of the file.
+    pub async fn fail_with(&self, status: StatusCode, text: &str) -> Result<()> {
+        self.request(Method::PUT, &format!("?status={}", status.as_u16()), text.to_owned()).await
     }
 
     /// Takes it away.
     pub async fn remove(&self) -> Result<()> {
-        self.request(Method::DELETE, "delete", String::new()).await
+        self.request(Method::DELETE, "", String::new()).await
     }
 
-    async fn request(&self, method: Method, verb: &str, body: String) -> Result<()> {
-        let url = format!("{}/v1/storage/{verb}/files/{}", self.story.url().await?, self.name);
-        let request =
-            reqwest::Client::new().request(method, url).bearer_auth(self.story.token().await?).body(body);
-        request.send().await?.error_for_status()?;
+    async fn request(&self, method: Method, query: &str, body: String) -> Result<()> {
+        let url = format!("{}/{}{query}", self.address, self.name);
+        let answer = reqwest::Client::new().request(method, url).body(body).send().await.context("files")?;
+        ensure!(answer.status().is_success(), "files: {}", answer.status());
         Ok(())
+    }
+
+    /// Its address in the namespace.
+    pub fn url(&self) -> String {
+        format!("http://files:8000/{}", self.name)
     }
 
     /// Applies a Dataset that reads it; `more` are further fields of its spec, such as `schedule: '@daily'`.
     pub async fn declare(&self, dataset: &str, more: &str) -> Result<()> {
-        let url = format!("http://lakehouse:3110/v1/storage/get/files/{}", self.name);
-        let source = format!("{{http: {{url: '{url}', headersSecretRef: {{name: files}}}}}}");
+        self.declare_with(dataset, "files", more).await
+    }
+
+    /// The same, with the headers of this Secret.
+    pub async fn declare_with(&self, dataset: &str, secret: &str, more: &str) -> Result<()> {
+        let source = format!("{{http: {{url: '{}', headersSecretRef: {{name: {secret}}}}}}}", self.url());
         self.story
             .apply(&format!(
                 "apiVersion: lakehouse.dev/v1alpha1\nkind: Dataset\nmetadata: {{name: {dataset}}}\n\

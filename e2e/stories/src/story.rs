@@ -291,6 +291,14 @@ impl Story {
         self.post(&format!("/v1/ingest?name={name}"), csv.into()).await
     }
 
+    /// Puts an object into the namespace's part of the bucket.
+    pub async fn put_object(&self, key: &str, content: &str) -> Result<()> {
+        let url = format!("{}/v1/storage/put/{key}", self.url().await?);
+        let request = self.http.put(url).bearer_auth(self.token().await?).body(content.to_owned());
+        request.send().await?.error_for_status()?;
+        Ok(())
+    }
+
     /// A POST through the namespace's Service with its token; anything but success is an error with the answer's body.
     pub async fn post(&self, path: &str, body: reqwest::Body) -> Result<Value> {
         let request = self.http.post(format!("{}{path}", self.url().await?)).bearer_auth(self.token().await?);

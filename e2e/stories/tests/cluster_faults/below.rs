@@ -2,22 +2,23 @@
 
 use std::fmt::Write;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::ensure;
 use k8s_openapi::api::core::v1::Event;
 use kube::{ResourceExt, api::ListParams};
 use lakehouse_e2e::{Source, Story, condition, reason};
+use reqwest::StatusCode;
 use serde_json::json;
 
 #[tokio::test]
 async fn a_missing_file_is_waited_for() {
     Story::run("missing", async |story| {
-        services(&story).await?;
         let source = Source::new(&story, "late.csv").await?;
         source.declare("late", "").await?;
-        let dataset =
-            story.fails("late", "SourceMissing", &["404", "/v1/storage/get/files/late.csv"]).await?;
+        let dataset = story.fails("late", "SourceMissing", &["404", "files:8000/late.csv"]).await?;
         ensure!(condition(&dataset, "SourceReachable") == "False", "{dataset:?}");
         ensure!(condition(&dataset, "Stalled") == "False", "it is tried again");
+        source.fail_with(StatusCode::SERVICE_UNAVAILABLE, "closed for the night").await?;
+        story.fails("late", "SourceUnreachable", &["503", "closed for the night"]).await?;
         source.put("a\n1\n").await?;
         story.ready("late").await?;
         Ok(())
@@ -28,7 +29,6 @@ async fn a_missing_file_is_waited_for() {
 #[tokio::test]
 async fn a_source_that_goes_away_leaves_what_is_served() {
     Story::run("lost", async |story| {
-        services(&story).await?;
         let source = Source::new(&story, "rows.csv").await?;
         source.put("a\n1\n").await?;
         source.declare("rows", "").await?;
@@ -45,19 +45,13 @@ async fn a_source_that_goes_away_leaves_what_is_served() {
 #[tokio::test]
 async fn a_missing_secret_of_a_source_is_named_and_waited_for() {
     Story::run("secret", async |story| {
-        services(&story).await?;
         let source = Source::new(&story, "rows.csv").await?;
         source.put("a\n1\n").await?;
-        story
-            .apply(
-                "apiVersion: lakehouse.dev/v1alpha1\nkind: Dataset\nmetadata: {name: rows}\nspec: {source: {http: \
-                 {url: 'http://lakehouse:3110/v1/storage/get/files/rows.csv', headersSecretRef: {name: absent}}}}\n",
-            )
-            .await?;
+        source.declare_with("rows", "absent", "").await?;
         story.fails("rows", "SecretMissing", &["absent"]).await?;
         story.secret("absent", &[("Authorization", "Bearer wrong".to_owned())]).await?;
         story.fails("rows", "SourceDenied", &["401"]).await?;
-        story.secret("absent", &[("Authorization", format!("Bearer {}", story.token().await?))]).await?;
+        story.secret("absent", &[("Authorization", "Bearer the-story".to_owned())]).await?;
         story.ready("rows").await?;
         Ok(())
     })
@@ -136,7 +130,6 @@ async fn a_value_that_breaks_a_declared_type_is_told_with_its_line_column_and_va
 #[tokio::test]
 async fn a_job_without_enough_memory_says_so_and_runs_once_it_has_more() {
     Story::run("memory", async |story| {
-        services(&story).await?;
         let source = Source::new(&story, "big.csv").await?;
         let mut csv = String::from("id,text\n");
         for id in 0..200_000_u64 {
@@ -210,11 +203,4 @@ async fn two_names_that_need_shortening_do_not_meet() {
         Ok(())
     })
     .await;
-}
-
-/// Waits until the namespace's services run: any Dataset brings them.
-async fn services(story: &Story) -> Result<()> {
-    story.dataset_of_text("first", "a\n1\n").await?;
-    story.ready("first").await.context("the namespace's services")?;
-    Ok(())
 }

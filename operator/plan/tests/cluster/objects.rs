@@ -232,9 +232,31 @@ fn duckdb_gets_its_share_of_the_limits() {
         |name: &str| env.iter().find(|variable| variable.name == name).unwrap().value.clone().unwrap();
     assert_eq!(
         (value("LAKEHOUSE_QUERY_MEMORY"), value("LAKEHOUSE_QUERY_THREADS")),
-        ("6144MiB".into(), "3".into())
+        ("5632MiB".into(), "3".into())
+    );
+    assert_eq!(
+        (value("LAKEHOUSE_QUERY_CACHE"), value("LAKEHOUSE_QUERY_SPILL")),
+        ("5632MiB".into(), "3584MiB".into()),
+        "together less than the 10Gi of disk, or the kubelet evicts the pod"
     );
     assert_eq!(value("LAKEHOUSE_QUERY_REFRESH"), "15");
+}
+
+#[test]
+fn a_hungry_query_ends_before_the_kernel_ends_its_pod() {
+    for (limit, mebibytes) in [("1Gi", 1024), ("2Gi", 2048), ("10Gi", 10_240)] {
+        let yaml = format!(
+            "{{image: i, store: {{url: 's3://bucket'}}, query: {{resources: {{limits: {{memory: {limit}}}}}}}}}"
+        );
+        let settings = Settings::parse(&yaml).unwrap();
+        let template =
+            templates(&plan(&observed(&[owner("a")]), &settings).children)["lakehouse-query"].clone();
+        let env = template.spec.unwrap().containers[0].env.clone().unwrap();
+        let memory = env.iter().find(|variable| variable.name == "LAKEHOUSE_QUERY_MEMORY").unwrap();
+        let memory: u32 = memory.value.as_deref().unwrap().trim_end_matches("MiB").parse().unwrap();
+        // Where queryd itself ends a query whose memory DuckDB does not count.
+        assert!(memory * 3 / 2 + 256 < mebibytes, "{limit}: {memory} MiB");
+    }
 }
 
 #[test]

@@ -19,10 +19,18 @@ use crate::cluster::{
     meta::{self, Component},
     names,
     pod::{self, Blueprint, Life, Surroundings},
+    quantity,
 };
 
-/// DuckDB's share of a query pod's memory; the rest is for answers, Parquet footers and the allocator.
-const MEMORY_SHARE: f64 = 0.6;
+/// What a query pod keeps of its memory for answers, Parquet footers and itself.
+const OWN_SHARE: f64 = 0.15;
+/// queryd ends a query at half more than DuckDB's limit and this, in MiB: where DuckDB itself does not count.
+const UNCOUNTED: (f64, f64) = (1.5, 256.0);
+/// DuckDB's limit in the smallest of pods, in MiB.
+const LEAST_MEMORY: f64 = 64.0;
+/// The shares of a query pod's disk; what is left is for files on their way.
+const COPIES_SHARE: f64 = 0.55;
+const SPILL_SHARE: f64 = 0.35;
 const MEBIBYTE: f64 = 1_048_576.0;
 /// Seconds that queries may be behind what other processes publish, should nobody tell the pod.
 const REFRESH_SECONDS: u8 = 15;
@@ -63,11 +71,15 @@ pub(super) fn query(observed: &Observed<'_>, settings: &Settings) -> Vec<Child> 
     let port = Role::Queryd.port();
     let replicas = settings.query.replicas;
     let resources = settings.query_resources();
-    let memory = resources.limit("memory").map(|bytes| (bytes * MEMORY_SHARE / MEBIBYTE).floor().max(1.0));
+    let memory = resources.limit("memory").map(duckdb_memory);
+    let disk = quantity::value(&settings.query.cache_size);
+    let share = |share: f64| disk.map(|bytes| format!("{}MiB", (bytes * share / MEBIBYTE).floor().max(1.0)));
     let threads = resources.limit("cpu").map(|cores| cores.ceil().max(1.0));
     let env = [
         ("LAKEHOUSE_QUERY_MEMORY", memory.map(|mebibytes| format!("{mebibytes}MiB"))),
         ("LAKEHOUSE_QUERY_THREADS", threads.map(|threads| threads.to_string())),
+        ("LAKEHOUSE_QUERY_CACHE", share(COPIES_SHARE)),
+        ("LAKEHOUSE_QUERY_SPILL", share(SPILL_SHARE)),
         ("LAKEHOUSE_QUERY_REFRESH", Some(REFRESH_SECONDS.to_string())),
     ];
     let blueprint = Blueprint {
@@ -90,6 +102,12 @@ pub(super) fn query(observed: &Observed<'_>, settings: &Settings) -> Vec<Child> 
     let mut children = vec![Child::of(Kind::Service, &one), Child::of(Kind::Service, &each)];
     children.extend(deployment(observed, names::QUERY, Component::Query, replicas, template));
     children
+}
+
+/// DuckDB's limit, in MiB, in a pod with so many bytes: so that queryd ends a hungry query before the kernel ends the pod.
+fn duckdb_memory(pod: f64) -> f64 {
+    let (factor, beyond) = UNCOUNTED;
+    ((pod / MEBIBYTE * (1.0 - OWN_SHARE) - beyond) / factor).floor().max(LEAST_MEMORY)
 }
 
 fn surroundings<'a>(observed: &Observed<'a>) -> Surroundings<'a> {
