@@ -39,6 +39,10 @@ pub enum Finalizer {
 
 /// Whether a Dataset's finalizer is to be added or removed while nobody deletes it. Asked first, of every Dataset, sound or not.
 pub fn finalizer(dataset: &Dataset) -> Option<Finalizer> {
+    if dataset.metadata.deletion_timestamp.is_some() {
+        // The API server takes no finalizer any more, and to remove one is the end of [`plan`].
+        return None;
+    }
     let is_there = dataset.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
     match (is_there, removes_rows(dataset)) {
         (false, true) => Some(Finalizer::Add),

@@ -1,5 +1,6 @@
 //! The end of a Dataset: its rows go first where it says so, and nothing can hold it for ever.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use lakehouse_crds::Dataset;
 use lakehouse_plan::{
@@ -25,6 +26,10 @@ fn a_finalizer_is_there_as_long_as_the_policy_is_delete() {
     dataset.spec.deletion_policy = None;
     assert_eq!(finalizer(&dataset), Some(Finalizer::Remove));
     assert_eq!(finalizer(&self::dataset("Retain")), None);
+    for mut dataset in [dataset, self::dataset("Delete")] {
+        dataset.metadata.deletion_timestamp = Some(Time(World::of_config_map().now));
+        assert_eq!(finalizer(&dataset), None, "the API server takes none any more; its end removes ours");
+    }
 }
 
 #[test]
