@@ -238,10 +238,15 @@ fn source_reachable(facts: &Facts<'_>) -> Verdict {
 }
 
 fn ingested(facts: &Facts<'_>) -> Verdict {
-    if let Err(refusal) = facts.spec {
-        return Verdict::no(refusal.reason(), refusal.to_string());
-    }
+    let dataset = match facts.spec {
+        Ok(dataset) => dataset,
+        Err(refusal) => return Verdict::no(refusal.reason(), refusal.to_string()),
+    };
     match (&facts.run, facts.manifest) {
+        // Nobody looks whether the source has changed since, or finishes what was begun.
+        (RunFacts::Idle, Some(_)) if dataset.suspend => {
+            Verdict::no(Reason::Suspended, "`spec.suspend` is set.")
+        }
         (RunFacts::Failed(failure), _) => Verdict::failed(failure),
         (RunFacts::Running(progress), _) => Verdict::no(Reason::Ingesting, how_far(*progress)),
         (run @ (RunFacts::Waiting | RunFacts::WaitingFor(_)), _) => Verdict::no(Reason::Waiting, waits(run)),

@@ -245,6 +245,10 @@ fn a_suspended_dataset_says_so_and_has_no_next_run() {
     assert!(shown(&status, "Ready").starts_with("False Suspended"));
     assert!(shown(&status, "Reconciling").starts_with("False Suspended"));
     assert_eq!(status.next_run, None);
+    let manifest = manifest(2);
+    let status = status::dataset(None, &served(&dataset, &manifest), now());
+    assert_eq!(shown(&status, "Ingested"), "False Suspended: `spec.suspend` is set.");
+    assert!(shown(&status, "Ready").starts_with("True Serving"), "what is published is served");
 }
 
 #[test]
