@@ -141,11 +141,6 @@ impl<'a> History<'a> {
         self.staying().find(|job| job.phase == Phase::Complete)
     }
 
-    /// One that is deleted, but whose pod may still work.
-    pub(super) fn leaving(&self) -> Option<Past<'a>> {
-        self.all().find(|job| job.is_leaving() && job.is_active())
-    }
-
     /// How many Jobs there were, with the next one.
     pub(super) fn next_run(&self) -> u32 {
         self.jobs.iter().map(|job| job.run).max().unwrap_or(0).saturating_add(1)

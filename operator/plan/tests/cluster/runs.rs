@@ -1,7 +1,7 @@
 //! Which Job runs, when the next one does, and what is told meanwhile.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::api::{batch::v1::Job, core::v1::Event};
 use kube::ResourceExt;
 use lakehouse_plan::{
     Reason,
@@ -499,11 +499,26 @@ fn a_deadline_is_told_with_what_was_wrong_before() {
 fn jobs_of_an_earlier_dataset_of_the_name_are_not_this_ones() {
     let mut world = ready();
     let job = world.only_job().name_any();
-    world.change(&job, |job, _| {
-        job.annotations_mut().insert("lakehouse.dev/uid".to_owned(), "another".to_owned());
-        job.owner_references_mut()[0].uid = "another".to_owned();
-    });
+    world.change(&job, of_an_earlier_dataset);
     assert_eq!(world.plan().children.len(), 2);
+}
+
+#[test]
+fn a_job_of_an_earlier_dataset_of_the_name_is_stopped_before_one_of_this_begins() {
+    let mut world = World::of_config_map();
+    world.visit();
+    world.tick(End::Done);
+    world.tick(End::Done);
+    let old = world.only_job().name_any();
+    world.change(&old, of_an_earlier_dataset);
+    let plan = world.visit();
+    assert_eq!((&plan.delete[0], plan.children.len()), (&ObjectName::new(Kind::Job, &old), 0));
+    assert_eq!(waits(&plan), format!("The Job `{old}`, which nobody asks for any more, is being stopped."));
+    let plan = world.visit();
+    assert!(plan.delete.is_empty() && plan.children.is_empty(), "its pod may still publish");
+    world.tick(End::Done);
+    world.tick(End::Done);
+    assert_eq!(world.visit().children.len(), 2);
 }
 
 #[test]
@@ -515,6 +530,11 @@ fn a_pod_that_makes_room_says_so_until_another_takes_its_place() {
     pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now));
     world.replace(pod);
     assert!(waits(&world.plan()).ends_with("is being stopped; another takes its place."));
+}
+
+fn of_an_earlier_dataset(job: &mut Job, _: Timestamp) {
+    job.annotations_mut().insert("lakehouse.dev/uid".to_owned(), "another".to_owned());
+    "another".clone_into(&mut job.owner_references_mut()[0].uid);
 }
 
 /// A world whose Dataset is read.

@@ -18,7 +18,7 @@ use super::{Entry, Observed, Plan, Run, stop, told};
 use crate::{
     ReadyDataset, Reason,
     cluster::{
-        Settings,
+        Kind, ObjectName, Settings,
         activity::{self, Activity},
         backoff, history,
         history::{History, Past, Phase},
@@ -91,7 +91,12 @@ impl Step<'_> {
         let source =
             last.map_or_else(|| told::source(self.history), |last| told::source_after(last, self.history));
         let run = |sentence: String| last.cloned().map_or(Run::Waiting(sentence), Run::Failed);
-        let delete = stop(self.history);
+        // Those of an earlier Dataset of this name, too: they publish under it.
+        let at_work = history::all_of(self.observed.jobs, Component::Ingest).filter(Past::is_active);
+        let delete: Vec<ObjectName> = at_work
+            .filter(|job| !job.is_leaving())
+            .map(|job| ObjectName::new(Kind::Job, job.name()))
+            .collect();
         if let Some(name) = delete.first().map(|job| job.name.as_str()).or_else(|| self.in_the_way()) {
             // Two at once would publish in the order in which they end, not in which they were asked for.
             let run = run(format!("The Job `{name}`, which nobody asks for any more, is being stopped."));
@@ -108,8 +113,8 @@ impl Step<'_> {
 
     /// A Job on its way out whose pod may still work.
     fn in_the_way(&self) -> Option<&str> {
-        let purge = history::all_of(self.observed.jobs, Component::Purge).find(Past::is_active);
-        self.history.leaving().or(purge).map(|job| job.name())
+        let of = |component| history::all_of(self.observed.jobs, component).find(Past::is_active);
+        of(Component::Ingest).or_else(|| of(Component::Purge)).map(|job| job.name())
     }
 
     /// Tells what a Job's pods do.
