@@ -68,6 +68,13 @@ impl Objects for Below {
         }
     }
 
+    async fn delete_once(&self, key: &Key) -> Result<()> {
+        match self.full(key) {
+            Ok(full) => self.objects.delete_once(&full).await.map_err(|error| error.about(key)),
+            Err(_) => Ok(()),
+        }
+    }
+
     fn local_file(&self, key: &Key) -> Option<PathBuf> {
         self.objects.local_file(&self.full(key).ok()?)
     }

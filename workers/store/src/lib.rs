@@ -146,6 +146,12 @@ impl Store {
         self.objects.delete(key).await
     }
 
+    /// The same in a single attempt, for a caller who looks at the object again before the next one: a retry after a lost answer
+    /// would remove what somebody has put there meanwhile. A failure leaves open whether the object was removed.
+    pub async fn delete_once(&self, key: &Key) -> Result<()> {
+        self.objects.delete_once(key).await
+    }
+
     /// The object as a file of this machine, where the backend has it as one. Only for blobs: they never change.
     pub fn local_file(&self, key: &Key) -> Option<std::path::PathBuf> {
         self.objects.local_file(key)

@@ -31,6 +31,11 @@ pub trait Objects: fmt::Debug + Send + Sync + 'static {
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page>;
     /// Removes an object; one that is not there is no error.
     async fn delete(&self, key: &Key) -> Result<()>;
+    /// The same in a single attempt, for a caller who looks at the object again before the next one: a retry after a lost answer
+    /// would remove what somebody has put there meanwhile. A failure leaves open whether the object was removed.
+    async fn delete_once(&self, key: &Key) -> Result<()> {
+        self.delete(key).await
+    }
     /// The object as a file of this machine, where the backend has it as one.
     fn local_file(&self, key: &Key) -> Option<PathBuf> {
         let _ = key;

@@ -193,6 +193,21 @@ async fn a_key_that_the_server_cannot_hold_is_refused_and_holds_nothing() {
 }
 
 #[tokio::test]
+async fn a_single_deletion_whose_answer_is_lost_takes_nothing_that_comes_after_it() {
+    let (store, proxy) = through_a_proxy().await;
+    put(&store, "a", "old").await;
+    proxy.lose_answer_to("DELETE", "/a");
+    let error = store.delete_once(&key("a")).await.unwrap_err();
+    assert!(error.retry_helps() && proxy.cuts_left() == 0, "{error}");
+    assert_eq!(names(&store, "").await, [""; 0], "the server has done it");
+    put(&store, "a", "new").await;
+    assert_eq!(names(&store, "").await, ["a"]);
+    store.delete_once(&key("a")).await.unwrap();
+    store.delete_once(&key("a")).await.unwrap();
+    assert_eq!(names(&store, "").await, [""; 0]);
+}
+
+#[tokio::test]
 async fn a_private_authority_is_trusted_when_it_is_named_and_only_then() {
     let Some(minio) = Minio::start_with_tls() else {
         eprintln!("skipped: this machine has no openssl");

@@ -115,6 +115,15 @@ impl S3 {
         }
     }
 
+    async fn delete_until(&self, deadline: Duration, key: &Key) -> Result<()> {
+        let delete = || self.client().delete_object().bucket(self.bucket()).key(key.as_str()).send();
+        match self.call_until(deadline, 0, delete).await {
+            Ok(_) => Ok(()),
+            Err(failure) if failure.is_missing() || failure.is_unfit_name() => Ok(()),
+            Err(failure) => Err(self.error(failure, Some(key))),
+        }
+    }
+
     /// Why the object cannot be read. The answer to a HEAD has no body and so no reason.
     async fn reason(&self, key: &Key) -> Option<Failure> {
         let get = || {
@@ -235,12 +244,11 @@ impl Objects for S3 {
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
-        let delete = || self.client().delete_object().bucket(self.bucket()).key(key.as_str()).send();
-        match self.call(0, delete).await {
-            Ok(_) => Ok(()),
-            Err(failure) if failure.is_missing() || failure.is_unfit_name() => Ok(()),
-            Err(failure) => Err(self.error(failure, Some(key))),
-        }
+        self.delete_until(self.settings().deadline, key).await
+    }
+
+    async fn delete_once(&self, key: &Key) -> Result<()> {
+        self.delete_until(Duration::ZERO, key).await
     }
 }
 
