@@ -83,8 +83,15 @@ fn a_query_pod_that_ends_says_so_and_finishes_what_it_works_on() {
                 .unwrap()
         }
     });
-    thread::sleep(Duration::from_millis(200));
-    assert!(!slow.is_finished(), "the query is too fast for this test");
+    eventually("it works on the query", || {
+        assert!(!slow.is_finished(), "the query is too fast for this test");
+        let metrics = client().get(format!("{}/metrics", pod.url)).bearer_auth(TOKEN).send().unwrap();
+        let metrics = metrics.text().unwrap();
+        let in_flight = metrics.lines().find(|line| line.contains("requests_in_flight{"));
+        // The query and this one.
+        let are_two = in_flight.is_some_and(|line| line.ends_with(" 2"));
+        if are_two { Ok(()) } else { Err(format!("{in_flight:?}")) }
+    });
     signal(pod.id(), "TERM");
     eventually("it says that it drains", || match pod.get("/readyz") {
         (503, answer) if answer.to_string().contains("draining") => Ok(()),
@@ -287,7 +294,7 @@ impl Namespace {
     fn serve(&self, roles: &str, name: &str) -> Command {
         let number = self.pods.fetch_add(1, Relaxed);
         let mut command = lakehouse();
-        command.args(["serve", "--listen", "127.0.0.1:0", "--drain-notice", "1", "--role", roles]);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--drain-notice", "5", "--role", roles]);
         command.arg("--token-file").arg(&self.tokens);
         command.env("LAKEHOUSE_STORE", &self.store);
         command.env("LAKEHOUSE_CACHE", self.folder.path().join(format!("{name}-{number}")));
