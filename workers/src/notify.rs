@@ -34,8 +34,7 @@ impl Notifier {
             host: host.to_owned(),
             port: parsed.port_or_known_default().unwrap_or(80),
             path: parsed.path().trim_end_matches('/').to_owned(),
-            // A redirect would carry the token to whoever it names.
-            http: Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(PATIENCE).build()?,
+            http: client()?,
             authorization: Arc::new(access.authorization()),
         })
     }
@@ -73,4 +72,9 @@ impl Notifier {
             }
         }
     }
+}
+
+/// The pods are asked directly: a redirect or a proxy of the environment would carry the token to others.
+fn client() -> reqwest::Result<Client> {
+    Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().timeout(PATIENCE).build()
 }

@@ -193,6 +193,19 @@ fn a_query_pod_that_cannot_be_told_fails_no_upload() {
 }
 
 #[test]
+fn a_proxy_of_the_environment_is_not_asked_to_tell_query_pods() {
+    let namespace = Namespace::in_a_folder();
+    let pod = namespace.query().ready();
+    let mut command = namespace.serve("gateway,storaged,catalogd,ingestd", "gateway");
+    command.args(["--notify", &pod.url]).env("HTTP_PROXY", "http://127.0.0.1:1");
+    command.env_remove("NO_PROXY").env_remove("no_proxy");
+    let gateway = Gateway(Lakehouse::start(&mut command).ready());
+    assert_eq!(gateway.upload("n\n1\n").0, 200);
+    let (_, stderr) = gateway.0.stop();
+    assert!(!stderr.contains("was not told"), "{stderr}");
+}
+
+#[test]
 fn a_server_whose_bucket_is_out_of_reach_waits_and_says_why() {
     let mut minio = Minio::start();
     let namespace = Namespace::on(&minio);
