@@ -14,7 +14,7 @@ use lakehouse_contract::{
     ingest::IngestSpec,
     job::{Done, IngestJob, Summary},
 };
-use lakehouse_http::Service;
+use lakehouse_http::{Service, shutdown_signal};
 use lakehouse_ingest::{
     Options,
     service::{self as ingestd, Ingestd},
@@ -58,10 +58,11 @@ pub(crate) struct Ingest {
 impl Ingest {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let summary = self.common.summary.clone();
-        Box::pin(super::run(summary.as_deref(), self.work())).await
+        Box::pin(super::run(summary.as_deref(), self.work(), shutdown_signal())).await
     }
 
-    async fn work(self) -> Result<Summary, Failure> {
+    /// The run, and after it the collecting of old versions, during which the pod still answers.
+    async fn work(self) -> Result<(Summary, impl Future<Output = ()>), Failure> {
         let started = Timestamp::now();
         let IngestJob { spec, source, keep_versions } = read_job(&self.job)?;
         let source = source::resolve(&source, self.source.as_deref())?;
@@ -71,7 +72,7 @@ impl Ingest {
 
         let catalog = self.limits.catalog(self.common.open_store().await?);
         let ingestd = Ingestd::new(catalog.clone(), self.limits.ingest(options.clone()));
-        let _served = self.serve(&ingestd).await?;
+        let served = self.serve(&ingestd).await?;
         let claim = ingestd.claim(&spec.name).expect("nobody else has this service");
 
         let runner = Runner { catalog, reader, options };
@@ -100,8 +101,11 @@ impl Ingest {
                 return Err(Failure::new(Reason::Failed, sentence));
             }
         };
-        run::collect(&runner.catalog, &spec.name, keep_versions).await;
-        Ok(Summary::Done(done))
+        let collecting = async move {
+            run::collect(&runner.catalog, &spec.name, keep_versions).await;
+            drop((claim, served));
+        };
+        Ok((Summary::Done(done), collecting))
     }
 
     /// Answers for the progress until it is dropped.

@@ -1,7 +1,7 @@
 //! `lakehouse job`: the work of a Job's pod, from its file to its last words.
 //!
 //! ```text
-//! ingest.json, mounted Secrets ─► ingest ─► store ─► catalogue ─► collect ─► summary, exit status
+//! ingest.json, mounted Secrets ─► ingest ─► store ─► catalogue ─► summary ─► collect ─► exit status
 //!                                    └► /ingest/progress
 //! ```
 //! The exit status says whether the same again may end better: 65 (`EX_DATAERR`) asks for an edit, 75 (`EX_TEMPFAIL`) does not.
@@ -13,13 +13,13 @@ mod source;
 use std::{
     fs,
     path::{Path, PathBuf},
+    pin::pin,
     process::ExitCode,
 };
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use lakehouse_contract::job::Summary;
-use lakehouse_http::shutdown_signal;
 use lakehouse_plan::{Reason, Retry, status::Failure};
 use lakehouse_store::{Location, Store};
 
@@ -70,29 +70,34 @@ impl Common {
     }
 }
 
-/// Runs a Job's work until it ends or the process is asked to end, and tells what came of it.
-async fn run(
+/// Runs a Job's work until it ends or `stop` does, and tells what came of it.
+///
+/// The work hands on what is to be tidied up after it. Its result stands by then, so an end of the process cuts only the tidying.
+async fn run<Tidying: Future<Output = ()>>(
     summary: Option<&Path>,
-    work: impl Future<Output = Result<Summary, Failure>>,
+    work: impl Future<Output = Result<(Summary, Tidying), Failure>>,
+    stop: impl Future<Output = ()>,
 ) -> anyhow::Result<ExitCode> {
     let started = Timestamp::now();
+    let mut stop = pin!(stop);
     let ended = tokio::select! {
+        biased;
         ended = work => ended,
-        () = shutdown_signal() => {
+        () = &mut stop => {
             let sentence = "The run was stopped before its end; nothing of it is half-published.";
             Err(Failure::new(Reason::Interrupted, sentence))
         }
     };
     let finished = Timestamp::now();
-    let (words, code) = match ended {
-        Ok(words) => (words, ExitCode::SUCCESS),
+    let (words, tidying, code) = match ended {
+        Ok((words, tidying)) => (words, Some(tidying), ExitCode::SUCCESS),
         Err(Failure { reason, message }) => {
             let code = match reason.retry() {
                 Retry::OnEdit => EX_DATAERR,
                 Retry::Backoff => EX_TEMPFAIL,
             };
             let reason = reason.as_str().to_owned();
-            (Summary::Failed { reason, message, started, finished }, ExitCode::from(code))
+            (Summary::Failed { reason, message, started, finished }, None, ExitCode::from(code))
         }
     };
     if let Some(file) = summary
@@ -105,5 +110,38 @@ async fn run(
         Summary::Purged(purged) => println!("{}", purged.message),
         Summary::Failed { reason, message, .. } => eprintln!("lakehouse: {reason}: {message}"),
     }
+    if let Some(tidying) = tidying {
+        tokio::select! {
+            () = tidying => {}
+            () = stop => {}
+        }
+    }
     Ok(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::pending, time::Duration};
+
+    use lakehouse_contract::job::Purged;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stop_while_it_tidies_up_does_not_unsay_what_was_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("termination-log");
+        let (started, finished) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
+        let purged = Purged { objects: 1, bytes: 1, started, finished, message: "It was done.".to_owned() };
+        let done = Summary::Purged(purged);
+        let work = async { Ok((done.clone(), pending())) };
+        let stop = tokio::time::sleep(Duration::from_millis(10));
+        let code = run(Some(&file), work, stop).await.unwrap();
+        assert_eq!((code, fs::read_to_string(&file).unwrap()), (ExitCode::SUCCESS, done.to_json()));
+
+        let unending = pending::<Result<(Summary, std::future::Ready<()>), Failure>>();
+        let code = run(Some(&file), unending, std::future::ready(())).await.unwrap();
+        assert_eq!(code, ExitCode::from(EX_TEMPFAIL));
+        assert!(fs::read_to_string(&file).unwrap().contains("Interrupted"));
+    }
 }

@@ -1,6 +1,6 @@
 //! The purge Job: everything of a deleted Dataset leaves the bucket.
 
-use std::process::ExitCode;
+use std::{future::ready, process::ExitCode};
 
 use clap::Args;
 use jiff::Timestamp;
@@ -9,6 +9,7 @@ use lakehouse_contract::{
     DatasetName,
     job::{Purged, Summary},
 };
+use lakehouse_http::shutdown_signal;
 use lakehouse_plan::{human, status::Failure};
 
 use super::Common;
@@ -29,7 +30,8 @@ pub(crate) struct Purge {
 impl Purge {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let summary = self.common.summary.clone();
-        Box::pin(super::run(summary.as_deref(), self.work())).await
+        let work = async { Ok((self.work().await?, ready(()))) };
+        Box::pin(super::run(summary.as_deref(), work, shutdown_signal())).await
     }
 
     async fn work(self) -> Result<Summary, Failure> {
