@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use lakehouse_contract::{DatasetManifest, DatasetName, Key, keys};
-use lakehouse_store::{Condition, Error as StoreError, Listed, Meta};
+use lakehouse_store::{Condition, Error as StoreError, Etag, Listed, Meta};
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -30,6 +30,9 @@ pub const GRACE: Duration = Duration::from_hours(24);
 
 /// When a collector that has not ended is taken for dead. It stops by itself at half of this.
 const LEASE: Duration = Duration::from_hours(1);
+
+/// Waits before an object is looked at again whose removal has failed.
+const PAUSES: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(5)];
 
 /// What a collection, or a purge, removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,17 +59,16 @@ impl Catalog {
         let Some(named) = self.named(&current, &expired).await? else { return Ok(collected) };
         let is_doomed = |listed: &Listed| is_rows(name, &listed.key) && !named.contains(&listed.key);
         let doomed: Vec<Listed> = rows.into_iter().filter(is_doomed).collect();
-        if (doomed.is_empty() && expired.is_empty()) || !self.claim(name).await? {
+        if doomed.is_empty() && expired.is_empty() {
             return Ok(collected);
         }
-        let removed = tokio::time::timeout(LEASE / 2, self.remove_old(&doomed, &mut collected)).await;
-        if let Ok(removed) = removed {
-            removed?;
-            for Listed { key, .. } in &expired {
-                self.store().delete(key).await?;
-            }
-        }
-        self.store().delete(&keys::collecting(name)).await?;
+        let Some(claim) = self.claim(name).await? else { return Ok(collected) };
+        let removing = self.remove_old(&doomed, &expired, &mut collected);
+        let removed = tokio::time::timeout(LEASE / 2, removing).await;
+        let released = self.release(name, &claim).await;
+        // What there was no time for is left to the next collector.
+        removed.unwrap_or(Ok(()))?;
+        released?;
         if collected != Collected::default() {
             let Collected { versions, objects, bytes } = collected;
             info!(dataset.name = %name, versions, objects, bytes, "Collected what dataset `{name}` no longer needs");
@@ -136,38 +138,70 @@ impl Catalog {
         Ok(listed)
     }
 
-    async fn remove_old(&self, doomed: &[Listed], collected: &mut Collected) -> Result<()> {
+    /// Removes rows, and then the expired entries that named them.
+    async fn remove_old(
+        &self,
+        doomed: &[Listed],
+        expired: &[Listed],
+        collected: &mut Collected,
+    ) -> Result<()> {
+        let is_old = |meta: &Meta| is_older(meta, self.grace);
         for Listed { key, .. } in doomed {
-            match self.store().head(key).await {
-                // Looked at once more: it may have been written anew since the listing.
-                Ok(meta) if is_older(&meta, self.grace) => {
-                    self.store().delete(key).await?;
-                    collected.objects += 1;
-                    collected.bytes += meta.size;
-                }
-                Ok(_) | Err(StoreError::NotFound { .. }) => {}
-                Err(error) => return Err(error.into()),
+            if let Some(bytes) = self.remove_if(key, is_old).await? {
+                collected.objects += 1;
+                collected.bytes += bytes;
             }
+        }
+        for Listed { key, .. } in expired {
+            self.remove_if(key, is_old).await?;
         }
         Ok(())
     }
 
-    /// Makes this the one collector of the dataset, unless another one works on it.
-    async fn claim(&self, name: &DatasetName) -> Result<bool> {
+    /// Removes an object as long as it is what `may_go` takes, and says how many bytes it had. It is looked at before each try, as it
+    /// may have been written anew since the last look.
+    async fn remove_if(&self, key: &Key, may_go: impl Fn(&Meta) -> bool) -> Result<Option<u64>> {
+        let mut pauses = PAUSES.iter();
+        let mut tried = None;
+        loop {
+            let size = match self.store().head(key).await {
+                Ok(meta) if may_go(&meta) => meta.size,
+                Ok(_) => return Ok(None),
+                Err(StoreError::NotFound { .. }) => return Ok(tried),
+                Err(error) => return Err(error.into()),
+            };
+            let error = match self.store().delete_once(key).await {
+                Ok(()) => return Ok(Some(size)),
+                Err(error) => error,
+            };
+            let pause = pauses.next().filter(|_| error.retry_helps()).ok_or(error)?;
+            tried = Some(size);
+            tokio::time::sleep(*pause).await;
+        }
+    }
+
+    /// Makes this the one collector of the dataset, unless another one works on it; gives the mark of the claim.
+    async fn claim(&self, name: &DatasetName) -> Result<Option<Etag>> {
         let key = keys::collecting(name);
         // A content of its own gives each claim a mark of its own.
         let mark = || Bytes::from(format!("{{\"collector\":\"{}\"}}\n", Uuid::new_v4())).into();
         let condition = match self.store().head(&key).await {
             Err(StoreError::NotFound { .. }) => Condition::Absent,
             Ok(meta) if is_older(&meta, LEASE) => Condition::Matches(meta.etag),
-            Ok(_) => return Ok(false),
+            Ok(_) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         match self.store().put(&key, mark(), condition).await {
-            Ok(_) => Ok(true),
-            Err(StoreError::Conflict { .. }) => Ok(false),
+            Ok(mark) => Ok(Some(mark)),
+            Err(StoreError::Conflict { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Lets others collect, unless one of them has taken this one for dead and is at work.
+    async fn release(&self, name: &DatasetName, mark: &Etag) -> Result<()> {
+        self.remove_if(&keys::collecting(name), |meta| meta.etag == *mark).await?;
+        Ok(())
     }
 }
 

@@ -17,7 +17,8 @@ use jiff::SignedDuration;
 use lakehouse_catalog::{Catalog, Collected, Error};
 use lakehouse_contract::{DatasetManifest, Key, catalog::Declaration, dataset::hex, keys};
 use lakehouse_store::{
-    ByteRange, Condition, Etag, Meta, Object, Objects, Page, Payload, Result, Store, memory::Memory,
+    ByteRange, Condition, Error as StoreError, Etag, Meta, Object, Objects, Page, Payload, Result, Store,
+    memory::Memory,
 };
 use sha2::{Digest, Sha256};
 use support::{columns, name, on_every_store, register, request};
@@ -228,6 +229,64 @@ async fn a_purge_that_dies_at_any_step_is_ended_by_the_next() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_removal_whose_answer_is_lost_takes_nothing_that_was_written_anew() {
+    let (bucket, store) = stepped();
+    let all = versions(&store, 2).await;
+    store.delete(&keys::history_entry(&name("sales"), 1)).await.unwrap();
+    bucket.age(objects(&all));
+    bucket.lose_answer(|store| Box::pin(async move { drop(upload(&store, "content 1").await) }));
+    let collected = Catalog::new(store.clone()).collect(&name("sales"), keep(1)).await.unwrap();
+    assert_eq!(collected.objects, 0, "what is there now is of this moment");
+    assert!(bucket.lost.lock().unwrap().is_none() && whole(&store).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_whose_answer_is_lost_is_counted() {
+    let (bucket, store) = stepped();
+    let all = versions(&store, 2).await;
+    store.delete(&keys::history_entry(&name("sales"), 1)).await.unwrap();
+    bucket.age(objects(&all));
+    bucket.lose_answer(|_| Box::pin(std::future::ready(())));
+    let collected = Catalog::new(store.clone()).collect(&name("sales"), keep(1)).await.unwrap();
+    assert_eq!((collected.objects, collected.bytes), (1, "content 1".len() as u64));
+}
+
+#[tokio::test]
+async fn a_collector_that_fails_lets_the_next_one_work() {
+    let (bucket, store) = stepped();
+    let all = versions(&store, 2).await;
+    store.delete(&keys::history_entry(&name("sales"), 1)).await.unwrap();
+    bucket.age(objects(&all));
+    bucket.deny(objects(&all[..1]));
+    let catalog = Catalog::new(store.clone());
+    let error = catalog.collect(&name("sales"), keep(1)).await.unwrap_err();
+    assert!(matches!(error, Error::Store(StoreError::Denied { .. })), "{error}");
+    assert_eq!(below(&store, "_catalog/collecting/").await, [""; 0]);
+    bucket.deny([]);
+    assert_eq!(catalog.collect(&name("sales"), keep(1)).await.unwrap().objects, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_collector_that_was_taken_for_dead_leaves_the_claim_to_the_other() {
+    let (bucket, store) = stepped();
+    let all = versions(&store, 2).await;
+    store.delete(&keys::history_entry(&name("sales"), 1)).await.unwrap();
+    bucket.age(objects(&all));
+    let lease = keys::collecting(&name("sales"));
+    bucket.lose_answer({
+        let lease = lease.clone();
+        move |store| {
+            let lease = lease.clone();
+            Box::pin(async move {
+                store.put(&lease, b"{}".to_vec().into(), Condition::Always).await.unwrap();
+            })
+        }
+    });
+    Catalog::new(store.clone()).collect(&name("sales"), keep(1)).await.unwrap();
+    store.head(&lease).await.unwrap();
+}
+
 /// Runs `deed` again and again on three old versions, the first of which has expired, and each time one step later `other` comes
 /// between. Whatever happens, every version that can be reached is whole.
 async fn at_every_step(
@@ -345,6 +404,10 @@ struct Stepped {
     old: Mutex<HashSet<String>>,
     /// What happens, and how many steps from now.
     hook: Mutex<Option<(usize, Hook)>>,
+    /// What happens after the next removal of an object, which then looks as if it had failed.
+    lost: Mutex<Option<Hook>>,
+    /// What may not be removed.
+    denied: Mutex<HashSet<String>>,
 }
 
 impl Stepped {
@@ -354,6 +417,14 @@ impl Stepped {
 
     fn at(&self, step: usize, hook: impl Fn(Store) -> BoxFuture<'static, ()> + Send + Sync + 'static) {
         *self.hook.lock().unwrap() = Some((step, Box::new(hook)));
+    }
+
+    fn lose_answer(&self, hook: impl Fn(Store) -> BoxFuture<'static, ()> + Send + Sync + 'static) {
+        *self.lost.lock().unwrap() = Some(Box::new(hook));
+    }
+
+    fn deny(&self, keys: impl IntoIterator<Item = String>) {
+        *self.denied.lock().unwrap() = keys.into_iter().collect();
     }
 
     fn due(&self) -> Option<Hook> {
@@ -421,5 +492,16 @@ impl Objects for Shared {
     async fn delete(&self, key: &Key) -> Result<()> {
         self.step().await;
         self.0.memory.delete(key).await
+    }
+
+    async fn delete_once(&self, key: &Key) -> Result<()> {
+        if self.0.denied.lock().unwrap().contains(key.as_str()) {
+            return Err(StoreError::Denied { message: "it may not be removed".to_owned() });
+        }
+        self.delete(key).await?;
+        let lost = self.0.lost.lock().unwrap().take();
+        let Some(hook) = lost else { return Ok(()) };
+        hook(Store::new(self.clone())).await;
+        Err(StoreError::Unavailable { message: "no answer".to_owned() })
     }
 }
