@@ -230,6 +230,22 @@ async fn a_purge_that_dies_at_any_step_is_ended_by_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_upload_at_any_step_of_a_purge_is_whole_or_gone() {
+    for step in 0.. {
+        let (bucket, store) = stepped();
+        versions(&store, 3).await;
+        bucket.at(step, |store| Box::pin(async move { drop(upload(&store, "late").await) }));
+        Catalog::new(store.clone()).purge(&name("sales")).await.unwrap();
+        let is_over = bucket.hook.lock().unwrap().take().is_some();
+        let listed = Catalog::new(store.clone()).list().await.unwrap().datasets;
+        assert!(listed.is_empty() || whole(&store).await, "step {step}");
+        if is_over {
+            return;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_removal_whose_answer_is_lost_takes_nothing_that_was_written_anew() {
     let (bucket, store) = stepped();
     let all = versions(&store, 2).await;
