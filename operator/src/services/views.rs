@@ -32,12 +32,34 @@ type Answer = Result<BTreeMap<String, View>, String>;
 #[derive(Debug, Default)]
 pub(super) struct Views(Mutex<HashMap<String, Namespace>>);
 
+/// So often in a row may a pod give no answer before that is told: one that is busy for seconds serves all the same.
+const SILENCES: u32 = 2;
+
 #[derive(Debug, Default)]
 struct Namespace {
     /// By the pod's uid.
-    pods: HashMap<String, Arc<Answer>>,
+    pods: HashMap<String, Told>,
     asking: bool,
     wanted: Option<How>,
+}
+
+/// What a pod told last, and how often it has been asked in vain since.
+#[derive(Clone, Debug)]
+struct Told {
+    answer: Arc<Answer>,
+    silences: u32,
+}
+
+impl Told {
+    /// What counts after this answer.
+    fn after(before: Option<&Self>, answer: Answer) -> Self {
+        match (before, answer) {
+            (Some(before), Err(_)) if before.answer.is_ok() && before.silences < SILENCES => {
+                Self { silences: before.silences + 1, ..before.clone() }
+            }
+            (_, answer) => Self { answer: Arc::new(answer), silences: 0 },
+        }
+    }
 }
 
 /// Whose views are not what they were.
@@ -73,7 +95,10 @@ impl Views {
 
     /// What a pod last said of a dataset.
     pub(super) fn of(&self, namespace: &str, pod: &Pod, dataset: &str) -> View {
-        let answer = self.all().get(namespace).and_then(|namespace| namespace.pods.get(&uid(pod)).cloned());
+        let answer = self
+            .all()
+            .get(namespace)
+            .and_then(|namespace| namespace.pods.get(&uid(pod)).map(|told| Arc::clone(&told.answer)));
         match answer.as_deref() {
             None => View::Unknown,
             Some(Err(error)) => View::Unreachable(error.clone()),
@@ -85,11 +110,15 @@ impl Views {
     pub(super) fn put(&self, namespace: &str, answers: Vec<(String, Answer)>) -> Changed {
         let mut all = self.all();
         let Some(namespace) = all.get_mut(namespace) else { return Changed::default() };
-        let answers = answers.into_iter().map(|(pod, answer)| (pod, Arc::new(answer)));
-        let before = std::mem::replace(&mut namespace.pods, answers.collect());
+        let before = std::mem::take(&mut namespace.pods);
+        let told = answers.into_iter().map(|(pod, answer)| {
+            let told = Told::after(before.get(&pod), answer);
+            (pod, told)
+        });
+        namespace.pods = told.collect();
         let mut changed = Changed::default();
         for (pod, after) in &namespace.pods {
-            match (before.get(pod).map(|answer| &**answer), &**after) {
+            match (before.get(pod).map(|told| &*told.answer), &*after.answer) {
                 (Some(Ok(before)), Ok(after)) => changed.names.extend(differences(before, after)),
                 (Some(Err(before)), Err(after)) if before == after => {}
                 _ => changed.everyone = true,
@@ -113,11 +142,15 @@ impl Views {
 /// Asks one pod.
 pub(super) async fn ask(http: &Http, namespace: &str, pod: &Pod, how: How) -> Answer {
     let Some(address) = address::of(pod) else { return Err("it has no address yet".to_owned()) };
-    let answer: Result<sql::Views, _> = match how {
-        How::Look => http.get(namespace, &address, "/sql/views").await,
-        How::Refresh => http.post(namespace, &address, "/sql/refresh", None::<&()>).await,
+    let refreshed: Option<sql::Views> = match how {
+        How::Look => None,
+        // It reads what is new before it answers, which may take longer than anybody waits; it serves meanwhile.
+        How::Refresh => http.post(namespace, &address, "/sql/refresh", None::<&()>).await.ok(),
     };
-    let sql::Views { views, damaged } = answer.map_err(|error| error.to_string())?;
+    let sql::Views { views, damaged } = match refreshed {
+        Some(views) => views,
+        None => http.get(namespace, &address, "/sql/views").await.map_err(|error| error.to_string())?,
+    };
     let views = views.into_iter().map(|view| (view.name, View::Version(view.version)));
     let damaged = damaged.into_iter().map(|broken| (broken.name, View::Damaged(broken.message)));
     Ok(views.chain(damaged).collect())
@@ -160,7 +193,31 @@ mod tests {
         assert!(told(answer(&[("a", 1), ("b", 1)])).concerns("anybody"), "a new pod concerns everybody");
         let changed = told(answer(&[("a", 2), ("c", 1)]));
         assert_eq!(["a", "b", "c", "d"].map(|name| changed.concerns(name)), [true, true, true, false]);
+        for _ in 0..SILENCES {
+            assert!(!told(Err("busy".to_owned())).concerns("d"));
+        }
         assert!(told(Err("gone".to_owned())).concerns("d"));
         assert!(!told(Err("gone".to_owned())).concerns("d"));
+    }
+
+    #[test]
+    fn a_pod_that_is_silent_for_a_moment_still_serves_what_it_said() {
+        let views = Views::default();
+        views.begin("ns", How::Look);
+        let pod = |uid: &str| -> Pod {
+            serde_json::from_value(serde_json::json!({"metadata": {"uid": uid}})).unwrap()
+        };
+        let seen = |uid: &str, answer: Answer| {
+            views.put("ns", vec![(uid.to_owned(), answer)]);
+            views.of("ns", &pod(uid), "a")
+        };
+        let one = || Ok(BTreeMap::from([("a".to_owned(), View::Version(1))]));
+        let silent = || Err("timed out".to_owned());
+        assert_eq!(seen("q", one()), View::Version(1));
+        assert_eq!([seen("q", silent()), seen("q", silent())], [View::Version(1), View::Version(1)]);
+        assert_eq!(seen("q", silent()), View::Unreachable("timed out".to_owned()));
+        assert_eq!(seen("q", one()), View::Version(1));
+        assert_eq!(seen("q", silent()), View::Version(1), "an answer begins the count anew");
+        assert_eq!(seen("r", silent()), View::Unreachable("timed out".to_owned()), "it never said anything");
     }
 }
