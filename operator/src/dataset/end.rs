@@ -28,7 +28,7 @@ pub(super) async fn reconcile(
         return Ok(Next::Settled); // whoever else holds it back has nothing to do with us
     }
     let mut plan = planned(context, dataset, namespace, name).await?;
-    let Plan { delete, children, release, events_of: _, run: _, next_visit } = &plan;
+    let Plan { delete, children, release, delete_after: _, events_of: _, run: _, next_visit } = &plan;
     let (release, next_visit) = (*release, *next_visit);
     let applied = async {
         context.applier.delete(namespace, delete).await?;
@@ -41,8 +41,11 @@ pub(super) async fn reconcile(
         plan.run = Run::Failed(failure);
     }
     if release && !refused {
-        let released = context.applier.finalizer(dataset, Finalizer::Remove).await?;
-        return Ok(if released { Next::Settled } else { Next::After(SOON) });
+        if !context.applier.finalizer(dataset, Finalizer::Remove).await? {
+            return Ok(Next::After(SOON));
+        }
+        context.applier.delete(namespace, &plan.delete_after).await?;
+        return Ok(Next::Settled);
     }
     let last = context.datasets.last(dataset);
     let told =

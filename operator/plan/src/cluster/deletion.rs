@@ -81,6 +81,8 @@ pub struct Plan {
     pub children: Vec<Child>,
     /// Whether the finalizer can go, after all of the above.
     pub release: bool,
+    /// Jobs that go once the finalizer has gone: until then, a purge that has ended is the record of that.
+    pub delete_after: Vec<ObjectName>,
     /// The object whose Events would tell why nothing moves.
     pub events_of: Option<EventsOf>,
     /// What is being done, for the status.
@@ -139,12 +141,15 @@ struct Step<'a> {
 
 impl Step<'_> {
     fn plan(&self) -> Plan {
+        if self.purges.all().any(|job| job.phase == Phase::Complete) {
+            // Be it on its way out already: the rows are gone. Nobody owns the Jobs, so they are ours to remove.
+            let left = jobs(self.purges.staying());
+            return Plan { release: true, delete_after: left, ..Plan::default() };
+        }
         let Some(latest) = self.purges.latest() else { return self.begin(1, None) };
         match latest.phase {
-            // Nobody owns the Job, so it goes before the Dataset does.
-            Phase::Complete => Plan { delete: jobs(self.purges.staying()), release: true, ..Plan::default() },
-            Phase::Active => self.watch(&latest),
             Phase::Failed { at, .. } => self.after_failure(&latest, at),
+            Phase::Active | Phase::Complete => self.watch(&latest),
         }
     }
 

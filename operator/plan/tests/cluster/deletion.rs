@@ -49,7 +49,25 @@ fn rows_are_removed_before_the_dataset_goes() {
     world.tick(End::Done);
     let plan = visit(&mut world);
     assert!(plan.release);
-    assert_eq!(plan.delete, [ObjectName::new(Kind::Job, job.name_any())], "nobody else would remove it");
+    assert_eq!(
+        plan.delete_after,
+        [ObjectName::new(Kind::Job, job.name_any())],
+        "nobody else would remove it"
+    );
+}
+
+#[test]
+fn rows_that_were_removed_are_not_removed_again() {
+    let mut world = World::of_config_map();
+    visit(&mut world);
+    world.run_to_its_end(End::Done);
+    let plan = visit(&mut world);
+    assert!(plan.release && plan.delete.is_empty(), "the Job stays until the Dataset has gone");
+    // The finalizer could not be removed at once, and meanwhile somebody removes the Job.
+    let job = world.only_job().name_any();
+    world.change(&job, |job, now| job.metadata.deletion_timestamp = Some(Time(now)));
+    let plan = visit(&mut world);
+    assert_eq!((plan.release, plan.children.len(), plan.delete_after.len()), (true, 0, 0));
 }
 
 #[test]
