@@ -507,14 +507,10 @@ impl Objects for Shared {
 
     async fn delete(&self, key: &Key) -> Result<()> {
         self.step().await;
-        self.0.memory.delete(key).await
-    }
-
-    async fn delete_once(&self, key: &Key) -> Result<()> {
         if self.0.denied.lock().unwrap().contains(key.as_str()) {
             return Err(StoreError::Denied { message: "it may not be removed".to_owned() });
         }
-        self.delete(key).await?;
+        self.0.memory.delete(key).await?;
         let lost = self.0.lost.lock().unwrap().take();
         let Some(hook) = lost else { return Ok(()) };
         hook(Store::new(self.clone())).await;
