@@ -346,7 +346,7 @@ pub struct DatasetStatus {
     /// The id that this name has on every machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset_id: Option<String>,
-    /// The version that is served.
+    /// The version that is current in the catalogue; `Served` says whether all query pods answer from it already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
     /// SHA-256 over the columns' names and types.

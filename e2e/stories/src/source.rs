@@ -1,6 +1,6 @@
 //! A CSV file behind a URL that asks for a header: on a small web server in the story's namespace.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use reqwest::{Method, StatusCode};
 
@@ -47,7 +47,11 @@ impl<'a> Source<'a> {
 
     async fn request(&self, method: Method, query: &str, body: String) -> Result<()> {
         let url = format!("{}/{}{query}", self.address, self.name);
-        let answer = reqwest::Client::new().request(method, url).body(body).send().await.context("files")?;
+        // The way to a Service is known a moment after its pod is ready.
+        let answer = self.story.eventually("the web server's answer", async || {
+            Ok(reqwest::Client::new().request(method.clone(), &url).body(body.clone()).send().await.ok())
+        });
+        let answer = answer.await?;
         ensure!(answer.status().is_success(), "files: {}", answer.status());
         Ok(())
     }

@@ -240,7 +240,7 @@ impl Story {
         self.until(name, "Ready", |dataset| condition(dataset, "Ready") == "True").await
     }
 
-    /// Waits until a Dataset is Ready with this version or a later one.
+    /// Waits until a Dataset is Ready and every query pod answers from this version or a later one.
     pub async fn ready_with(&self, name: &str, version: u64) -> Result<Dataset> {
         let what = format!("Ready with version {version}");
         let serves = |dataset: &Dataset| {

@@ -72,7 +72,7 @@ async fn an_upload_is_read_as_its_dataset_says() {
             )
         };
         story.apply(&dataset("places", "keepVersions: 1, columns: [{name: zip, type: string}]")).await?;
-        story.apply(&dataset("counts", "columns: [{name: n, type: int64}]")).await?;
+        story.apply(&dataset("counts", "columns: [{name: pieces, type: int64}]")).await?;
         story.dataset_of_text("depots", "depot\nD01\n").await?;
         for name in ["places", "counts"] {
             story.fails(name, "WaitingForUpload", &[]).await?;
@@ -86,8 +86,8 @@ async fn an_upload_is_read_as_its_dataset_says() {
             Ok(answer) => bail!("{name} took it: {answer}"),
             Err(error) => Ok(error.to_string()),
         };
-        let refusal = refused("counts", "n\n1\n2\nthree\n").await?;
-        for part in ["400", "line 4", "column `n`", r#""value":"three""#] {
+        let refusal = refused("counts", "pieces\n1\n2\nthree\n").await?;
+        for part in ["400", "line 4", "column `pieces`", r#""value":"three""#] {
             ensure!(refusal.contains(part), "{part}: {refusal}");
         }
         story.fails("counts", "WaitingForUpload", &[]).await?;
@@ -127,6 +127,7 @@ async fn a_changed_source_a_pin_and_its_end_fail_no_query() {
         let price_of = async |version: u64| -> Result<()> {
             let serves = |dataset: &Dataset| {
                 condition(dataset, "Ready") == "True"
+                    && condition(dataset, "Served") == "True"
                     && dataset.status.as_ref().and_then(|status| status.version) == Some(version)
             };
             story.until("prices", &format!("Ready with version {version} again"), serves).await?;
