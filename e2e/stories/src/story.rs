@@ -244,7 +244,7 @@ impl Story {
     pub async fn ready_with(&self, name: &str, version: u64) -> Result<Dataset> {
         let what = format!("Ready with version {version}");
         let serves = |dataset: &Dataset| {
-            condition(dataset, "Ready") == "True"
+            ["Ready", "Served"].iter().all(|name| condition(dataset, name) == "True")
                 && dataset
                     .status
                     .as_ref()

@@ -122,7 +122,8 @@ async fn a_changed_source_a_pin_and_its_end_fail_no_query() {
         for version in 2..=4_u64 {
             story.text("prices", &format!("item,price\na,{version}\n")).await?;
             story.ready_with("prices", version).await?;
-            ensure!(story.sql("SELECT price FROM prices").await? == [[json!(version)]], "version {version}");
+            let rows = story.sql("SELECT price FROM prices").await?;
+            ensure!(rows == [[json!(version)]], "version {version} answers {rows:?}");
         }
         let price_of = async |version: u64| -> Result<()> {
             let serves = |dataset: &Dataset| {
@@ -131,7 +132,8 @@ async fn a_changed_source_a_pin_and_its_end_fail_no_query() {
                     && dataset.status.as_ref().and_then(|status| status.version) == Some(version)
             };
             story.until("prices", &format!("Ready with version {version} again"), serves).await?;
-            ensure!(story.sql("SELECT price FROM prices").await? == [[json!(version)]], "version {version}");
+            let rows = story.sql("SELECT price FROM prices").await?;
+            ensure!(rows == [[json!(version)]], "version {version} answers {rows:?}");
             Ok(())
         };
         story.edit("prices", json!({"spec": {"version": 2}})).await?;
