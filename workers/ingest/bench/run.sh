@@ -21,7 +21,8 @@ fi
 "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt"
 
 cd "$here/.."
-cargo build --quiet --release --example csv_to_parquet
+# Together with the binary's package, so that what both use is compiled once.
+cargo build --quiet --release -p lakehouse -p lakehouse-ingest --example csv_to_parquet
 if [ ! -s "$sample" ]; then
     mkdir -p "$(dirname "$sample")"
     "$CARGO_TARGET_DIR/release/lakehouse" sample staffing --rows "$rows" --out "$sample.part"

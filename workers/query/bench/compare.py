@@ -9,6 +9,7 @@ runs alternate, so that a busy moment of the machine meets both.
 
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -216,4 +217,6 @@ def together(make, sql, clients=8, seconds=3):
     return sum(counts) / seconds
 
 
+# Whoever ends this ends the server too.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 main(sys.argv[1], os.path.abspath(sys.argv[2]))

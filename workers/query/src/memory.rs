@@ -13,7 +13,7 @@ use std::{
     ptr,
     sync::{
         OnceLock,
-        atomic::{AtomicI64, AtomicPtr, Ordering},
+        atomic::{AtomicI64, Ordering},
     },
 };
 
@@ -76,56 +76,114 @@ struct Wall {
 }
 
 /// jemalloc 5's `extent_hooks_t`: how it has its memory from the system. A hook says `true` when it did not do its part.
+///
+/// No hook may call jemalloc, not even its own ones: they may be called with its locks held, and by a thread for which it
+/// has still to allocate something.
 #[repr(C)]
-#[derive(Clone, Copy)]
 struct Hooks {
     alloc: Alloc,
     /// Without it, addresses are kept for later. Giving them back would let jemalloc take the next ones there, of another
     /// arena, for a part of their neighbours.
     dalloc: Option<Part>,
-    destroy: *const c_void,
-    commit: Part,
-    decommit: Part,
-    /// `purge_lazy`, `purge_forced`, `split` and `merge` stay as they are.
-    others: [*const c_void; 4],
+    destroy: Option<Part>,
+    commit: Option<Part>,
+    decommit: Option<Part>,
+    /// What is not used any more is decommitted, and needs no purge before that.
+    purge_lazy: Option<Part>,
+    purge_forced: Option<Part>,
+    split: Option<Split>,
+    merge: Option<Merge>,
 }
 
-type Alloc =
-    unsafe extern "C" fn(*mut Hooks, *mut c_void, usize, usize, *mut bool, *mut bool, c_uint) -> *mut c_void;
-/// Takes the whole place and its size, and the offset and length of the part in question.
-type Part = unsafe extern "C" fn(*mut Hooks, *mut c_void, usize, usize, usize, c_uint) -> bool;
+static HOOKS: Hooks = Hooks {
+    alloc,
+    dalloc: None,
+    destroy: None,
+    commit: Some(commit),
+    decommit: Some(decommit),
+    purge_lazy: None,
+    purge_forced: None,
+    split: Some(split),
+    merge: Some(merge),
+};
 
-/// jemalloc's own hooks. They live as long as the process.
-static ORIGINAL: AtomicPtr<Hooks> = AtomicPtr::new(ptr::null_mut());
+type Alloc = unsafe extern "C" fn(
+    *const Hooks,
+    *mut c_void,
+    usize,
+    usize,
+    *mut bool,
+    *mut bool,
+    c_uint,
+) -> *mut c_void;
+/// Takes a place with its size, and the offset and the length of the part in question.
+type Part = unsafe extern "C" fn(*const Hooks, *mut c_void, usize, usize, usize, c_uint) -> bool;
+type Split = unsafe extern "C" fn(*const Hooks, *mut c_void, usize, usize, usize, bool, c_uint) -> bool;
+type Merge = unsafe extern "C" fn(*const Hooks, *mut c_void, usize, *mut c_void, usize, bool, c_uint) -> bool;
 
-/// Gives addresses, and with `commit` memory behind them.
+/// Gives addresses, and with `commit` memory behind them: Linux does that by itself when they are first written to, but
+/// what is written to is to be counted before.
 unsafe extern "C" fn alloc(
-    _: *mut Hooks,
+    _: *const Hooks,
     place: *mut c_void,
     size: usize,
     alignment: usize,
     zero: *mut bool,
     commit: *mut bool,
-    arena: c_uint,
+    _: c_uint,
 ) -> *mut c_void {
-    // SAFETY: jemalloc says there what it needs.
-    let wanted = unsafe { *commit };
-    if wanted && !take(size) {
+    // SAFETY: jemalloc says there what it needs, and reads there what it has.
+    let counted = unsafe {
+        *zero = true;
+        *commit
+    };
+    if counted && !take(size) {
         return ptr::null_mut();
     }
-    let original = ORIGINAL.load(Ordering::Acquire);
-    // SAFETY: `original` was set before these hooks were; the arguments are jemalloc's own.
-    let given = unsafe { ((*original).alloc)(original, place, size, alignment, zero, commit, arena) };
-    if given.is_null() && wanted {
+    let given = map(place, size, alignment);
+    if given.is_null() && counted {
         give_back(size);
     }
-    // SAFETY: as above. Linux gives memory when an address is first written to, but it is to be counted before.
-    unsafe { *commit = wanted };
     given
 }
 
+/// Fresh pages at `place`, or anywhere when it is null. Null when there are none.
+fn map(place: *mut c_void, size: usize, alignment: usize) -> *mut c_void {
+    const FLAGS: c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let pages = |place, size| {
+        // SAFETY: this takes nothing from anybody: without `MAP_FIXED`, `place` is a wish.
+        let found = unsafe { libc::mmap(place, size, libc::PROT_READ | libc::PROT_WRITE, FLAGS, -1, 0) };
+        if found == libc::MAP_FAILED { ptr::null_mut() } else { found }
+    };
+    // What stays mapped by mistake is never written to, and costs addresses only.
+    let unmap = |place, size| {
+        // SAFETY: this was mapped here, and nobody knows of it yet.
+        let _ = unsafe { libc::munmap(place, size) };
+    };
+    let found = pages(place, size);
+    if found.is_null() || (place.is_null() && found.addr().is_multiple_of(alignment)) || found == place {
+        return found;
+    }
+    unmap(found, size);
+    if !place.is_null() {
+        return ptr::null_mut();
+    }
+    let Some(roomy) = size.checked_add(alignment) else { return ptr::null_mut() };
+    let found = pages(ptr::null_mut(), roomy);
+    if found.is_null() {
+        return found;
+    }
+    let before = found.addr().next_multiple_of(alignment) - found.addr();
+    let aligned = found.wrapping_byte_add(before);
+    if before > 0 {
+        unmap(found, before);
+    }
+    unmap(aligned.wrapping_byte_add(size), alignment - before);
+    aligned
+}
+
 unsafe extern "C" fn commit(
-    _: *mut Hooks,
+    _: *const Hooks,
     _: *mut c_void,
     _: usize,
     _: usize,
@@ -136,7 +194,7 @@ unsafe extern "C" fn commit(
 }
 
 unsafe extern "C" fn decommit(
-    _: *mut Hooks,
+    _: *const Hooks,
     place: *mut c_void,
     _: usize,
     offset: usize,
@@ -149,6 +207,32 @@ unsafe extern "C" fn decommit(
         give_back(length);
     }
     failed
+}
+
+/// Mappings can be taken apart wherever jemalloc likes, …
+unsafe extern "C" fn split(
+    _: *const Hooks,
+    _: *mut c_void,
+    _: usize,
+    _: usize,
+    _: usize,
+    _: bool,
+    _: c_uint,
+) -> bool {
+    false
+}
+
+/// … and neighbours can be used as one.
+unsafe extern "C" fn merge(
+    _: *const Hooks,
+    _: *mut c_void,
+    _: usize,
+    _: *mut c_void,
+    _: usize,
+    _: bool,
+    _: c_uint,
+) -> bool {
+    false
 }
 
 /// Counts bytes, unless they are too many.
@@ -208,15 +292,9 @@ impl Jemalloc {
         // SAFETY: what was allocated is freed; `free` takes a null too.
         unsafe { (self.free)((self.malloc)(large)) };
         let arenas: c_uint = self.read("arenas.narenas")?;
-        let original: *mut Hooks = self.read("arena.0.extent_hooks")?;
-        ORIGINAL.store(original, Ordering::Release);
-        // SAFETY: jemalloc's own hooks are never freed.
-        let hooks = Hooks { alloc, dalloc: None, commit, decommit, ..unsafe { *original } };
-        // jemalloc keeps the pointer for as long as the process lives.
-        let hooks: *mut Hooks = Box::leak(Box::new(hooks));
         for arena in 0..arenas {
             // This makes the arena, where it is not there yet.
-            self.write(&format!("arena.{arena}.extent_hooks"), hooks)?;
+            self.write(&format!("arena.{arena}.extent_hooks"), &raw const HOOKS)?;
         }
         Ok(Wall { jemalloc: self })
     }
@@ -252,6 +330,47 @@ impl Jemalloc {
         {
             0 => Ok(()),
             _ => Err(name.to_owned()),
+        }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::{sync::mpsc, thread, time::Duration};
+
+    use super::*;
+
+    /// jemalloc has allocated nothing for this thread when it gives back the first of its neighbours.
+    #[test]
+    fn a_thread_can_free_what_another_has_allocated() {
+        let _share = Share::of(1 << 30);
+        let jemalloc = &wall().expect("the official library holds jemalloc").jemalloc;
+        // SAFETY: the size is not zero.
+        let places: Vec<usize> =
+            (0..200).map(|_| unsafe { (jemalloc.malloc)(1 << 20) }.expose_provenance()).collect();
+        let (done, wait) = mpsc::channel();
+        thread::spawn(move || {
+            for place in places {
+                // SAFETY: each was allocated above and is freed once.
+                unsafe { (jemalloc.free)(ptr::with_exposed_provenance_mut(place)) };
+            }
+            done.send(()).unwrap();
+        });
+        assert_eq!(wait.recv_timeout(Duration::from_secs(20)), Ok(()), "it waits for itself");
+    }
+
+    #[test]
+    fn pages_are_aligned_and_lie_where_they_are_wanted() {
+        const SIZE: usize = 1 << 16;
+        for shift in [12, 21, 26] {
+            let found = map(ptr::null_mut(), SIZE, 1 << shift);
+            assert!(!found.is_null() && found.addr().is_multiple_of(1 << shift));
+            assert!(map(found, SIZE, 1 << 12).is_null(), "that place is taken");
+            // SAFETY: these pages are this test's own.
+            unsafe {
+                found.cast::<u8>().write_bytes(1, SIZE);
+                libc::munmap(found, SIZE);
+            }
         }
     }
 }
