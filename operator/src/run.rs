@@ -45,6 +45,8 @@ use crate::{
 const AT_ONCE: usize = 16;
 /// A reconcile sends a handful of requests; one that takes longer hangs.
 const LONGEST_RECONCILE: Duration = Duration::from_mins(1);
+/// How soon a key is looked at again whose namespace is not known in full.
+const UNTIL_KNOWN: Duration = Duration::from_secs(2);
 /// What may run on when the end has come.
 const GRACE: Duration = Duration::from_secs(20);
 
@@ -100,8 +102,13 @@ pub async fn run(
     let retired = CancellationToken::new();
     let election = options.lease_namespace.map(|namespace| {
         let election = Election::new(client, &namespace, options.identity, options.timing);
-        let (leading, retired) = (leading.clone(), retired.clone());
-        begin(async move { election.run(&leading, retired).await })
+        let (leading, retired, health) = (leading.clone(), retired.clone(), health.clone());
+        begin(async move {
+            // Who knows nothing yet leaves the lead to who does.
+            if retired.run_until_cancelled(health.complete()).await.is_some() {
+                election.run(&leading, retired).await;
+            }
+        })
     });
     let work = || lead(context.clone(), metrics.clone(), health.clone(), stop.clone());
     while_leading(leading.subscribe(), &stop, work).await;
@@ -163,7 +170,7 @@ async fn lead(context: Context, metrics: Metrics, health: Health, stop: Cancella
             }
             key = context.wake.queue.next(), if running.len() < AT_ONCE => {
                 let turn = Turn { queue: context.wake.queue.clone(), key, next: Next::After(Duration::ZERO) };
-                running.spawn(take(turn, context.clone(), metrics.clone()));
+                running.spawn(take(turn, context.clone(), metrics.clone(), health.clone()));
             }
         }
     }
@@ -209,8 +216,12 @@ impl Drop for Turn {
     }
 }
 
-async fn take(mut turn: Turn, context: Context, metrics: Metrics) {
+async fn take(mut turn: Turn, context: Context, metrics: Metrics, health: Health) {
     let (start, key) = (Instant::now(), &turn.key);
+    if !health.knows(key.namespace()) {
+        turn.next = Next::After(UNTIL_KNOWN);
+        return;
+    }
     let work = AssertUnwindSafe(reconcile(&context, key)).catch_unwind();
     let ended = match timeout(LONGEST_RECONCILE, work).await {
         Ok(Ok(ended)) => ended,

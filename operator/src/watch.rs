@@ -2,7 +2,7 @@
 //!
 //! Receives a kind's API and what of an object is kept; fills a store and hands every change to whoever knows which keys it
 //! concerns. A watch that breaks off is begun again, each time after a longer wait; until its first list is complete,
-//! the operator is not ready and says why.
+//! the operator is not ready and says why. A namespace that it may not look at holds up no other one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,6 +13,7 @@ use std::{
 use futures::StreamExt;
 use kube::{
     Api, Resource, ResourceExt,
+    core::Status,
     runtime::{
         WatchStreamExt,
         watcher::{self, Event, watcher},
@@ -110,8 +111,18 @@ pub struct Health {
 struct State {
     begun: usize,
     expected: usize,
-    /// Those whose first list is not complete, by their number: where, and why not.
-    waiting: BTreeMap<usize, (String, String)>,
+    /// Those whose first list is not complete, by their number.
+    waiting: BTreeMap<usize, Waiting>,
+}
+
+/// A watch whose first list is not complete.
+#[derive(Debug)]
+struct Waiting {
+    scope: Scope,
+    place: String,
+    reason: String,
+    /// The namespace is gone, or was never ours to look at: nobody waits for its list.
+    refused: bool,
 }
 
 /// The part of [`Health`] of one watch.
@@ -134,7 +145,16 @@ impl Health {
         Self { state, complete: watch::Sender::new(expected == 0), readiness, metrics }
     }
 
-    /// Resolves when every store holds what its first list said.
+    /// Whether all first lists of a namespace are complete, so that what is not there is not just unknown.
+    pub fn knows(&self, namespace: &str) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        !state.waiting.values().any(|one| match &one.scope {
+            Scope::All => true,
+            Scope::Namespace(waiting) => waiting == namespace,
+        })
+    }
+
+    /// Resolves when every store holds what its first list said, but for namespaces that we may not look at.
     pub async fn complete(&self) {
         // The sender is part of `self`, so it cannot be gone.
         let _ = self.complete.subscribe().wait_for(|complete| *complete).await;
@@ -148,7 +168,8 @@ impl Health {
         let mut number = 0;
         self.update(|state| {
             (number, state.begun) = (state.begun, state.begun + 1);
-            state.waiting.insert(number, (place.clone(), "being read".to_owned()));
+            let (scope, place, reason) = (scope.clone(), place.clone(), "being read".to_owned());
+            state.waiting.insert(number, Waiting { scope, place, reason, refused: false });
         });
         Part { health: self.clone(), kind, number, place, told: Mutex::default() }
     }
@@ -156,13 +177,16 @@ impl Health {
     fn update(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut state);
-        if state.begun >= state.expected && state.waiting.is_empty() {
-            self.readiness.release(WATCHES);
+        let all_begun = state.begun >= state.expected;
+        if all_begun && state.waiting.values().all(|one| one.refused) {
             self.complete.send_replace(true);
+        }
+        if all_begun && state.waiting.is_empty() {
+            self.readiness.release(WATCHES);
         } else {
-            let reasons: Vec<String> =
-                state.waiting.values().map(|(place, reason)| format!("{place}: {reason}")).collect();
-            self.readiness.hold(WATCHES, reasons.join("; "));
+            let reasons =
+                state.waiting.values().map(|Waiting { place, reason, .. }| format!("{place}: {reason}"));
+            self.readiness.hold(WATCHES, reasons.collect::<Vec<_>>().join("; "));
         }
     }
 }
@@ -185,8 +209,10 @@ impl Part {
             debug!("The watch of {} broke off again: {reason}", self.place);
         }
         self.health.update(|state| {
-            if let Some((_, waiting)) = state.waiting.get_mut(&self.number) {
-                *waiting = reason;
+            if let Some(waiting) = state.waiting.get_mut(&self.number) {
+                let refused = status(error).is_some_and(|status| status.code == 403);
+                waiting.refused = refused && waiting.scope != Scope::All;
+                waiting.reason = reason;
             }
         });
     }
@@ -194,16 +220,12 @@ impl Part {
 
 /// What went wrong, and what would help where that is known.
 fn sentence(kind: &str, error: &watcher::Error) -> String {
-    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
-    let status = match error {
-        InitialListFailed(kube::Error::Api(status))
-        | WatchStartFailed(kube::Error::Api(status))
-        | WatchFailed(kube::Error::Api(status))
-        | WatchError(status) => status,
-        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
-            return chain(error);
-        }
-        NoResourceVersion => return error.to_string(),
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    let Some(status) = status(error) else {
+        return match error {
+            InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => chain(error),
+            error => error.to_string(),
+        };
     };
     match status.code {
         404 => format!(
@@ -213,6 +235,18 @@ fn sentence(kind: &str, error: &watcher::Error) -> String {
             format!("{}; give the operator's ServiceAccount the Role of the chart lakehouse", status.message)
         }
         _ => status.message.clone(),
+    }
+}
+
+/// The API server's own answer, where it gave one.
+fn status(error: &watcher::Error) -> Option<&Status> {
+    use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status))
+        | WatchError(status) => Some(status),
+        _ => None,
     }
 }
 
@@ -228,4 +262,38 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_that_may_not_be_looked_at_holds_up_no_other_one() {
+        let (readiness, scope) = (Readiness::default(), |name: &str| Scope::Namespace(name.to_owned()));
+        let health = Health::new(2, readiness, Metrics::default());
+        let is_complete = || *health.complete.borrow();
+        let (ours, gone) = (health.begin("pods", &scope("a")), health.begin("pods", &scope("b")));
+        gone.failed(&refusal(403));
+        assert!(!is_complete(), "what is in `a` is not known yet");
+        ours.well();
+        assert!(is_complete());
+        assert_eq!(["a", "b"].map(|name| health.knows(name)), [true, false]);
+        gone.well();
+        assert!(health.knows("b"), "it was made, with the rights in it");
+    }
+
+    #[test]
+    fn an_operator_that_may_look_nowhere_or_whose_api_server_is_in_trouble_waits() {
+        for (scope, code) in [(Scope::All, 403), (Scope::Namespace("a".to_owned()), 500)] {
+            let health = Health::new(1, Readiness::default(), Metrics::default());
+            health.begin("pods", &scope).failed(&refusal(code));
+            assert!(!*health.complete.borrow() && !health.knows("a"));
+        }
+    }
+
+    fn refusal(code: u16) -> watcher::Error {
+        let status = Status { code, message: "no".to_owned(), ..Status::default() };
+        watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)))
+    }
 }

@@ -10,6 +10,7 @@ use k8s_openapi::api::{
     apps::v1::Deployment,
     batch::v1::Job,
     core::v1::{ConfigMap, ResourceQuota, Secret, Service},
+    rbac::v1::{Role, RoleBinding},
 };
 use kube::{
     Resource, ResourceExt,
@@ -350,6 +351,32 @@ async fn an_operator_without_rights_says_which_it_lacks_and_is_not_ready() {
     })
     .await;
     assert!(said.contains("nobody") && said.contains("ServiceAccount"), "{said}");
+    operator.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_may_not_be_looked_at_holds_up_no_other_one() {
+    let play = Play::new("stays").await;
+    let everything = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]);
+    let role = json!({"metadata": {"name": "operator"}, "rules": everything});
+    let role: Role = serde_json::from_value(role).unwrap();
+    play.api().create(&PostParams::default(), &role).await.unwrap();
+    let binding = json!({
+        "metadata": {"name": "operator"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "operator"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "operator-of-stays"}],
+    });
+    let binding: RoleBinding = serde_json::from_value(binding).unwrap();
+    play.api().create(&PostParams::default(), &binding).await.unwrap();
+
+    let mut config = config().await;
+    config.auth_info.impersonate = Some("operator-of-stays".to_owned());
+    let namespaces = [play.namespace.clone(), "gone".to_owned()];
+    let operator = Operator::start_as(config, &namespaces, None).await;
+    play.apply("people", json!({})).await;
+    play.becomes_ready("people").await;
+    let said = reqwest::get(format!("{}/readyz", operator.address)).await.unwrap().text().await.unwrap();
+    assert!(said.contains("pods in gone") && !said.contains("pods in stays"), "{said}");
     operator.end().await;
 }
 
