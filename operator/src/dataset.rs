@@ -7,7 +7,7 @@
 mod end;
 mod serving;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Event};
@@ -19,7 +19,7 @@ use lakehouse_plan::{
     cluster::{
         dataset::{Catalogue, Observed, Plan, Rollback, Run, needs, plan},
         deletion, names,
-        serving::View,
+        serving::{View, is_ready},
     },
     dataset::Refusal,
     status::{self, Facts, Failure, ServedFacts},
@@ -110,11 +110,15 @@ fn is_served(status: Option<&DatasetStatus>) -> bool {
 struct Catalogued {
     /// What it said, be it some time ago.
     said: Option<Said>,
+    /// Why what it said is not what it says now, as far as anybody knows.
+    stale: Option<String>,
     /// Why it could not be asked, as the status tells it.
     silent: Result<(), Failure>,
     /// It was there but failed, so that asking again may help.
     failed: bool,
     evidence: Evidence,
+    /// The Jobs as they were before it was asked.
+    jobs: Vec<Arc<Job>>,
 }
 
 impl Catalogued {
@@ -151,9 +155,15 @@ async fn catalogue(
     let ended = jobs.iter().filter(|job| has_ended(job)).map(|job| job.name_any());
     // A Dataset that was made anew under an old name may have found other data.
     let ended = ended.chain(dataset.uid()).collect();
-    let evidence = Evidence { served: served.collect(), ended };
+    let store = &context.settings.store.secret;
+    let store = context.reader.secrets(namespace, std::slice::from_ref(store)).remove(store);
+    let gateway = context.services.gateway(namespace);
+    let gateway = gateway.iter().filter(|pod| is_ready(pod)).filter_map(|pod| pod.uid()).collect();
+    let evidence = Evidence { served: served.collect(), ended, store, gateway };
     match context.services.manifest(namespace, name, evidence.clone()).await {
-        Known::Yes(said) => Catalogued { said: Some(said), silent: Ok(()), failed: false, evidence },
+        Known::Yes(said) => {
+            Catalogued { said: Some(said), stale: None, silent: Ok(()), failed: false, evidence, jobs }
+        }
         Known::No(error, said) => {
             let no_pod = matches!(error, services::Error::NoPod(_));
             // In a new namespace the gateway takes a moment; there is nothing then that could be untrue.
@@ -165,7 +175,8 @@ async fn catalogue(
                 let message = format!("The catalogue cannot be asked what is published: {error}.");
                 Err(Failure::new(reason, message))
             };
-            Catalogued { said, silent, failed: !no_pod, evidence }
+            let stale = said.as_ref().map(|_| error.to_string());
+            Catalogued { said, stale, silent, failed: !no_pod, evidence, jobs }
         }
     }
 }
@@ -202,7 +213,7 @@ async fn planned(
     let (reader, settings) = (&context.reader, &*context.settings);
     let short = names::short(ready.name.as_str());
     let needs = needs(ready, settings);
-    let (jobs, pods) = (reader.jobs(namespace, &short), reader.pods(namespace, &short));
+    let pods = reader.pods(namespace, &short);
     let (config_maps, secrets) =
         (reader.config_maps(namespace, &short), reader.secrets(namespace, &needs.secrets));
     let found = match &needs.config_map {
@@ -212,7 +223,7 @@ async fn planned(
     let undeclared = undeclared.map(ToString::to_string);
     let plan_with = |events: &[Event]| {
         let observed = Observed {
-            jobs: &jobs,
+            jobs: &known.jobs,
             pods: &pods,
             events,
             config_maps: &config_maps,
@@ -220,8 +231,9 @@ async fn planned(
             entry: found.entry(),
             catalogue: match &known.said {
                 Some(Said::Current(manifest)) => Catalogue::Current(manifest),
-                Some(Said::Nothing) => Catalogue::Nothing,
-                None => Catalogue::Unknown,
+                // It may have something by now.
+                Some(Said::Nothing) if known.stale.is_none() => Catalogue::Nothing,
+                Some(Said::Nothing) | None => Catalogue::Unknown,
             },
             undeclared: undeclared.as_deref(),
             now: Timestamp::now(),
@@ -287,7 +299,7 @@ async fn roll_back(
             info!(namespace, name, version, "Version {version} is served instead of the current one");
             let evidence = known.evidence.clone();
             if let Known::Yes(said) = context.services.manifest(namespace, name, evidence).await {
-                known.said = Some(said);
+                (known.said, known.stale) = (Some(said), None);
             }
             None
         }

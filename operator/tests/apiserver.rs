@@ -292,6 +292,19 @@ async fn a_source_that_changes_is_read_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_was_emptied_is_filled_again() {
+    let play = Play::new("emptied").await;
+    let _operator = play.operator().await;
+    play.apply("people", json!({})).await;
+    play.becomes_ready("people").await;
+    play.pods.empty();
+    eventually("it is published again", async || play.pods.has("people")).await;
+    play.becomes_ready("people").await;
+    let jobs = play.api::<Job>().list(&ListParams::default()).await.unwrap().items;
+    assert_eq!(jobs.iter().map(|job| &job.annotations()["lakehouse.dev/attempt"]).max().unwrap(), "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_of_two_leads_and_the_other_goes_on_after_it() {
     let play = Play::new("two").await;
     let namespaces = [play.namespace.clone()];

@@ -16,6 +16,10 @@ pub struct Evidence {
     pub served: Vec<u64>,
     /// The Jobs that have ended.
     pub ended: Vec<String>,
+    /// The state of the Secret that opens the bucket and may name another one.
+    pub store: Option<String>,
+    /// The uids of the gateway's pods that are ready: another one may look into another bucket.
+    pub gateway: Vec<String>,
 }
 
 /// What the catalogue says of a dataset.

@@ -99,6 +99,15 @@ impl Pods {
         self.state.lock().unwrap().datasets[name].current
     }
 
+    /// Somebody removes everything from the bucket.
+    pub(crate) fn empty(&self) {
+        self.state.lock().unwrap().datasets.clear();
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.state.lock().unwrap().datasets.contains_key(name)
+    }
+
     /// The newest version, be it the current one or not.
     pub(crate) fn newest(&self, name: &str) -> u64 {
         *self.state.lock().unwrap().datasets[name].rows.keys().max().unwrap()

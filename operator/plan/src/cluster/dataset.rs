@@ -76,7 +76,7 @@ pub enum Catalogue<'a> {
     /// It could not be asked yet.
     #[default]
     Unknown,
-    /// There is no version.
+    /// It has just been asked, after whatever has ended: there is no version.
     Nothing,
     /// This is current.
     Current(&'a DatasetManifest),

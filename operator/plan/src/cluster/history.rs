@@ -66,6 +66,12 @@ impl<'a> Past<'a> {
         slot.map_or_else(|| self.created(), |slot: Timestamp| slot.max(self.created()))
     }
 
+    /// When it ended well; its creation, as long as it has not.
+    pub(super) fn completed(&self) -> Timestamp {
+        let time = condition(self.job, "Complete").and_then(|one| one.last_transition_time.as_ref());
+        time.map_or_else(|| self.created(), |time| time.0)
+    }
+
     pub(super) fn is_active(&self) -> bool {
         self.phase == Phase::Active
     }
@@ -165,15 +171,17 @@ fn annotation<'a>(job: &'a Job, key: &str) -> Option<&'a str> {
     job.metadata.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
+/// A condition that holds.
+fn condition<'a>(job: &'a Job, name: &str) -> Option<&'a JobCondition> {
+    let conditions = job.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|condition| condition.type_ == name && condition.status == "True")
+}
+
 fn phase(job: &Job) -> Phase<'_> {
-    let conditions = job.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    let holds = |name: &str| {
-        conditions.iter().find(|condition| condition.type_ == name && condition.status == "True")
-    };
-    if holds("Complete").is_some() {
+    if condition(job, "Complete").is_some() {
         return Phase::Complete;
     }
-    match holds("Failed") {
+    match condition(job, "Failed") {
         None => Phase::Active,
         Some(JobCondition { reason, message, last_transition_time, .. }) => Phase::Failed {
             reason: reason.as_deref().unwrap_or_default(),

@@ -496,6 +496,28 @@ fn a_deadline_is_told_with_what_was_wrong_before() {
 }
 
 #[test]
+fn a_bucket_that_was_emptied_is_filled_again() {
+    let mut world = ready();
+    let first = world.only_job().name_any();
+    world.manifest = None;
+    let plan = world.visit();
+    assert_eq!(
+        waits(&plan),
+        format!("The bucket holds nothing of what the Job `{first}` published; the source is read again.")
+    );
+    assert_eq!((plan.children.len(), plan.next_visit), (0, Some(later(&world, 5))));
+    world.pass(5);
+    let plan = world.visit();
+    assert_ne!(plan.children[1].name(), first);
+    world.run_to_its_end(End::Done);
+    assert_eq!(world.visit().run, Run::Idle);
+    // Lost once more, it waits for longer.
+    world.manifest = None;
+    assert_eq!(world.visit().next_visit, Some(later(&world, 10)));
+    assert_eq!(world.done.len(), 2);
+}
+
+#[test]
 fn jobs_of_an_earlier_dataset_of_the_name_are_not_this_ones() {
     let mut world = ready();
     let job = world.only_job().name_any();

@@ -26,6 +26,8 @@ enum Step {
     Suspend(bool),
     Pin(bool),
     Secret(Option<u8>),
+    /// Somebody empties the bucket.
+    Empty,
     /// Somebody deletes what he can by hand.
     DeleteJobs,
     DeleteConfigMaps,
@@ -45,6 +47,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(Step::Suspend),
         1 => any::<bool>().prop_map(Step::Pin),
         1 => proptest::option::of(0u8..3).prop_map(Step::Secret),
+        1 => Just(Step::Empty),
         1 => Just(Step::DeleteJobs),
         1 => Just(Step::DeleteConfigMaps),
     ]
@@ -94,6 +97,7 @@ fn take(world: &mut World, step: &Step) {
                 .map(|revision| ("lakehouse-store".to_owned(), format!("store/{revision}")))
                 .collect();
         }
+        Step::Empty => world.manifest = None,
         Step::DeleteJobs => {
             for name in world.jobs.iter().map(|job| job.metadata.name.clone().unwrap()).collect::<Vec<_>>() {
                 world.change(&name, |job, now| {
@@ -147,6 +151,7 @@ proptest! {
         // What was asked for last is what was made last.
         let latest = world.jobs.iter().max_by_key(|job| job.metadata.annotations.as_ref().unwrap()["lakehouse.dev/run"].parse::<u32>().unwrap()).unwrap();
         prop_assert_eq!(world.done.last().unwrap(), &latest.metadata.annotations.as_ref().unwrap()["lakehouse.dev/inputs"]);
+        prop_assert!(world.manifest.is_some(), "nothing is published");
         prop_assert!(world.jobs.len() <= 2, "{} Jobs are kept", world.jobs.len());
         // A finished Job needs its ConfigMap no more; one without its Job is left by nobody.
         prop_assert!(world.config_maps.len() <= world.jobs.len());
@@ -158,10 +163,10 @@ proptest! {
         settle(&mut world);
         let done = world.done.clone();
         // Nothing that can happen asks for the same rows again, unless other rows or a refresh came between, or somebody
-        // deletes the record of the work.
+        // deletes the record of the work, or the work.
         for step in &steps {
             match step {
-                Step::Refresh(_) | Step::Entry(_) | Step::DeleteJobs => {}
+                Step::Refresh(_) | Step::Entry(_) | Step::DeleteJobs | Step::Empty => {}
                 step => take(&mut world, step),
             }
         }

@@ -4,6 +4,7 @@
 //! no Job, or other inputs ─► stop what runs, then attempt 1
 //! it works                ─► what its pods say; stuck on pods that would be made otherwise now ─► stop it
 //! it is complete          ─► the schedule's next time has come ─► attempt 1 of that slot
+//!                         ─► the catalogue has lost what it published ─► after a while, the next attempt
 //! it failed               ─► after a while, or soon when its pods would be made otherwise now ─► the next attempt
 //! ```
 
@@ -14,7 +15,7 @@ use lakehouse_contract::{
 };
 use serde::Serialize;
 
-use super::{Entry, Observed, Plan, Run, stop, told};
+use super::{Catalogue, Entry, Observed, Plan, Run, stop, told};
 use crate::{
     ReadyDataset, Reason,
     cluster::{
@@ -159,9 +160,20 @@ impl Step<'_> {
     }
 
     fn after_success(&self, latest: &Past<'_>) -> Plan {
-        match self.next_slot(latest) {
-            Some(slot) if slot <= self.observed.now => self.begin(1, Some(slot), None),
-            slot => Plan { source: SourceFacts::Found, next_visit: slot, ..Plan::default() },
+        let now = self.observed.now;
+        // Another bucket, or one that somebody has emptied: no event tells of its filling, so we do it.
+        let is_lost = self.observed.catalogue == Catalogue::Nothing;
+        let wait = backoff::wait(Reason::StoreFailed, latest.attempt).filter(|_| is_lost);
+        let again = wait.map(|wait| latest.completed() + wait);
+        match (self.next_slot(latest), again) {
+            (Some(slot), _) if slot <= now => self.begin(1, Some(slot), None),
+            (_, Some(again)) if again <= now => self.begin(latest.attempt.saturating_add(1), None, None),
+            (slot, again) => Plan {
+                source: SourceFacts::Found,
+                run: if is_lost { Run::Waiting(lost(latest)) } else { Run::Idle },
+                next_visit: slot.into_iter().chain(again).min(),
+                ..Plan::default()
+            },
         }
     }
 
@@ -236,6 +248,10 @@ pub(in crate::cluster) fn missing_store_secret(secret: &str, namespace: &str) ->
          `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`."
     );
     Failure::new(Reason::SecretMissing, message)
+}
+
+fn lost(job: &Past<'_>) -> String {
+    format!("The bucket holds nothing of what the Job `{}` published; the source is read again.", job.name())
 }
 
 fn source_failed(failure: Failure) -> Plan {
