@@ -197,6 +197,10 @@ async fn work(
         refused = failure.reason == Reason::ObjectRefused;
         plan.run = Run::Failed(failure);
     }
+    if let (Run::Idle, Some(why)) = (&plan.run, &known.stale) {
+        // What was published before says nothing of the Job that has just ended.
+        plan.run = Run::Waiting(format!("The catalogue cannot be asked what is published: {why}."));
+    }
     let address = plan.progress_of.as_deref();
     let progress = address.and_then(|address| context.services.progress(namespace, name, address));
     Ok(Work { plan, progress, refused })
