@@ -26,7 +26,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-/// The name of the Lease.
+/// The name of the Lease, unless it is said to be another one.
 pub const LEASE: &str = "lakehouse-operator";
 
 /// How long things take.
@@ -54,6 +54,7 @@ impl Default for Timing {
 #[derive(Clone, Debug)]
 pub struct Election {
     api: Api<Lease>,
+    name: String,
     identity: String,
     timing: Timing,
 }
@@ -78,9 +79,9 @@ enum Renewal {
 }
 
 impl Election {
-    /// A candidate of this name, which no other process may have.
-    pub fn new(client: Client, namespace: &str, identity: String, timing: Timing) -> Self {
-        Self { api: Api::namespaced(client, namespace), identity, timing }
+    /// A candidate for the Lease `name`. No other process may have its identity.
+    pub fn new(client: Client, namespace: &str, name: String, identity: String, timing: Timing) -> Self {
+        Self { api: Api::namespaced(client, namespace), name, identity, timing }
     }
 
     /// Takes part until `stop`, then gives the Lease back. `leading` says whether this candidate leads.
@@ -119,9 +120,9 @@ impl Election {
 
     async fn try_acquire(&self, seen: &mut Option<Seen>) -> kube::Result<Option<Held>> {
         let since = Instant::now();
-        let Some(lease) = self.api.get_opt(LEASE).await? else {
+        let Some(lease) = self.api.get_opt(&self.name).await? else {
             let lease = Lease {
-                metadata: ObjectMeta { name: Some(LEASE.to_owned()), ..ObjectMeta::default() },
+                metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
                 spec: Some(self.spec(None)),
             };
             return won(self.api.create(&PostParams::default(), &lease).await, since);
@@ -141,7 +142,7 @@ impl Election {
             return Ok(None);
         }
         let lease = Lease { spec: Some(self.spec(Some(&spec))), ..lease };
-        won(self.api.replace(LEASE, &PostParams::default(), &lease).await, since)
+        won(self.api.replace(&self.name, &PostParams::default(), &lease).await, since)
     }
 
     /// Renews a Lease until it is lost or could not be renewed in time.
@@ -170,14 +171,14 @@ impl Election {
         if let Some(spec) = &mut lease.spec {
             spec.renew_time = Some(MicroTime(Timestamp::now()));
         }
-        match self.api.replace(LEASE, &PostParams::default(), &lease).await {
+        match self.api.replace(&self.name, &PostParams::default(), &lease).await {
             Ok(lease) => {
                 *held = Held { lease, since };
                 Ok(Renewal::Renewed)
             }
             // Somebody took it, or an answer to an earlier renewal was lost, or somebody put a label on it.
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => {
-                let lease = self.api.get_opt(LEASE).await?;
+                let lease = self.api.get_opt(&self.name).await?;
                 match lease.filter(|lease| self.is_ours(lease)) {
                     Some(lease) => {
                         held.lease = lease;
@@ -197,10 +198,10 @@ impl Election {
                 let spec = held.lease.spec.get_or_insert_default();
                 spec.holder_identity = None;
                 spec.lease_duration_seconds = Some(1);
-                match self.api.replace(LEASE, &PostParams::default(), &held.lease).await {
+                match self.api.replace(&self.name, &PostParams::default(), &held.lease).await {
                     // A renewal was under way when the end came.
                     Err(kube::Error::Api(status)) if status.is_conflict() => {
-                        match self.api.get(LEASE).await? {
+                        match self.api.get(&self.name).await? {
                             lease if self.is_ours(&lease) => held.lease = lease,
                             _ => return Ok(()),
                         }
@@ -400,7 +401,9 @@ mod tests {
                 async move { server.answer(name, request).await }
             });
             let client = Client::new(service, "default");
-            let election = Election::new(client, "lakehouse-system", name.to_owned(), Timing::default());
+            let lease = "lakehouse-operator".to_owned();
+            let election =
+                Election::new(client, "lakehouse-system", lease, name.to_owned(), Timing::default());
             let (leading, stop) = (watch::Sender::new(false), CancellationToken::new());
             let task = tokio::spawn({
                 let (leading, stop) = (leading.clone(), stop.clone());

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lakehouse_operator::{
     client,
-    lease::Timing,
+    lease::{LEASE, Timing},
     metrics::Metrics,
     run::{self, Options},
     settings,
@@ -57,6 +57,9 @@ struct Run {
     /// Where the Lease lies by which one of several operators leads [default: the namespace of the kubeconfig or pod]
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
     leader_election_namespace: Option<String>,
+    /// The name of that Lease. Operators for different namespaces need different ones where they share its namespace
+    #[arg(long, default_value = LEASE, value_name = "NAME")]
+    leader_election_name: String,
     /// Leads without asking: there must be no other operator for these namespaces
     #[arg(long)]
     no_leader_election: bool,
@@ -147,6 +150,7 @@ fn operate(run: Run) -> anyhow::Result<()> {
         let options = Options {
             namespaces: run.namespaces.into_iter().filter(|name| !name.is_empty()).collect(),
             lease_namespace: (!run.no_leader_election).then_some(lease_namespace),
+            lease: run.leader_election_name,
             identity: identity(),
             timing: Timing::default(),
         };

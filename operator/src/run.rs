@@ -57,6 +57,8 @@ pub struct Options {
     pub namespaces: Vec<String>,
     /// The namespace of the Lease; without one, this operator takes itself for the only one.
     pub lease_namespace: Option<String>,
+    /// The name of the Lease: operators that share it take turns.
+    pub lease: String,
     /// Tells this operator from its siblings.
     pub identity: String,
     /// How the leadership is kept.
@@ -101,7 +103,7 @@ pub async fn run(
     let leading = watch::Sender::new(options.lease_namespace.is_none());
     let retired = CancellationToken::new();
     let election = options.lease_namespace.map(|namespace| {
-        let election = Election::new(client, &namespace, options.identity, options.timing);
+        let election = Election::new(client, &namespace, options.lease, options.identity, options.timing);
         let (leading, retired, health) = (leading.clone(), retired.clone(), health.clone());
         begin(async move {
             // Who knows nothing yet leaves the lead to who does.

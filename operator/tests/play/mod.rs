@@ -24,7 +24,7 @@ use kube::{
 use lakehouse_crds::{Dataset, conditions::Condition};
 use lakehouse_operator::{
     client,
-    lease::Timing,
+    lease::{LEASE, Timing},
     metrics::Metrics,
     run::{self, Options},
 };
@@ -260,6 +260,7 @@ impl Operator {
         let options = Options {
             namespaces: namespaces.to_vec(),
             lease_namespace: lease_namespace.map(str::to_owned),
+            lease: LEASE.to_owned(),
             identity: format!("test-{:08x}", rand::random::<u32>()),
             timing: Timing {
                 duration: seconds(3),
