@@ -6,6 +6,8 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::{Command, Output},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use lakehouse_parts::{ApiServer, helm};
@@ -119,6 +121,47 @@ fn a_second_apply_finds_nothing_to_change() {
         succeed(&mut apply());
         let diff = server.kubectl().args(["diff", "--server-side", "-f"]).arg(&file).output().unwrap();
         assert!(diff.status.success(), "{name}: {}{}", String::from_utf8_lossy(&diff.stdout), words(&diff));
+    }
+}
+
+#[test]
+fn an_administrators_list_holds_for_every_address_that_a_dataset_names() {
+    let server = ApiServer::start();
+    let folder = tempfile::tempdir().unwrap();
+    succeed(server.kubectl().args(["create", "namespace", "lakehouse-system"]));
+    let values = "{admission: {httpSources: ['https://data.example.com/']}}";
+    for (chart, values) in [("lakehouse-crds", "{}"), ("lakehouse", values)] {
+        let file = folder.path().join(chart);
+        fs::write(&file, template(chart, values)).unwrap();
+        succeed(server.kubectl().args(["apply", "--server-side", "-f"]).arg(&file));
+    }
+    let answer = |source: &str| {
+        let file = folder.path().join("dataset");
+        let head =
+            "apiVersion: lakehouse.dev/v1alpha1\nkind: Dataset\nmetadata: {name: a, namespace: default}\n";
+        fs::write(&file, format!("{head}spec: {{source: {source}}}\n")).unwrap();
+        let output = server.kubectl().args(["create", "--dry-run=server", "-f"]).arg(&file).output().unwrap();
+        if output.status.success() { String::new() } else { words(&output) }
+    };
+    let s3 = |endpoint: &str| format!("{{s3: {{bucket: data, key: k.csv, endpoint: '{endpoint}'}}}}");
+    let start = Instant::now();
+    while !answer(&s3("http://169.254.169.254"))
+        .contains("`spec.source.s3.endpoint`: this cluster reads only")
+    {
+        assert!(start.elapsed() < Duration::from_mins(1), "{}", answer(&s3("http://169.254.169.254")));
+        sleep(Duration::from_millis(200));
+    }
+    assert!(answer("{http: {url: 'http://169.254.169.254/a.csv'}}").contains("`spec.source.http.url`: this"));
+    assert_ne!(answer(&s3("https://data.example.com.evil.example")), "");
+    for allowed in [
+        s3("https://data.example.com").as_str(),
+        &s3("https://data.example.com/"),
+        "{s3: {bucket: data, key: k.csv}}",
+        "{http: {url: 'https://data.example.com/a.csv'}}",
+        "{configMap: {name: a, key: a.csv}}",
+        "{upload: {}}",
+    ] {
+        assert_eq!(answer(allowed), "", "{allowed}");
     }
 }
 
