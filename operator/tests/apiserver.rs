@@ -18,7 +18,7 @@ use kube::{
     core::NamespaceResourceScope,
 };
 use lakehouse_crds::Dataset;
-use play::{Course, Operator, Play, condition, config, eventually};
+use play::{Course, Operator, Play, condition, config, eventually, line};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
@@ -289,6 +289,28 @@ async fn a_source_that_changes_is_read_again() {
     play.api::<ConfigMap>().patch("source", &PatchParams::default(), &patch).await.unwrap();
     eventually("version 2 is told", async || version_of(&play, "people").await == Some(2)).await;
     play.becomes_ready("people").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_is_not_ready_by_what_was_published_before() {
+    let play = Play::new("hidden").await;
+    let _operator = play.operator().await;
+    play.apply("people", json!({})).await;
+    play.becomes_ready("people").await;
+    play.pods.hide_manifests(true);
+    play.apply("people", json!({"columns": [{"name": "id", "type": "string"}]})).await;
+    eventually("it waits for the catalogue", async || {
+        let dataset = play.dataset("people").await;
+        let ready = condition(&dataset, "Ready").unwrap();
+        let is_of_the_edit = ready.observed_generation == dataset.metadata.generation;
+        assert!(!is_of_the_edit || ready.status != "True", "{}", line(&dataset));
+        is_of_the_edit && ready.message.starts_with("The catalogue cannot be asked what is published: ")
+    })
+    .await;
+    assert_eq!(play.pods.current("people"), 2, "the Job has ended");
+    play.pods.hide_manifests(false);
+    play.becomes_ready("people").await;
+    assert_eq!(version_of(&play, "people").await, Some(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

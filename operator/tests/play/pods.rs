@@ -50,6 +50,7 @@ struct Known {
     /// What was told of each Dataset, and whether more is refused.
     declared: BTreeMap<String, Value>,
     refuses_declarations: bool,
+    hides_manifests: bool,
     requests: usize,
 }
 
@@ -131,6 +132,11 @@ impl Pods {
         self.state.lock().unwrap().refuses_declarations = refuses;
     }
 
+    /// Whether the catalogue cannot be read.
+    pub(crate) fn hide_manifests(&self, hides: bool) {
+        self.state.lock().unwrap().hides_manifests = hides;
+    }
+
     /// The tokens that were ever shown.
     pub(crate) fn tokens(&self) -> Vec<String> {
         self.state.lock().unwrap().tokens.iter().cloned().collect()
@@ -179,7 +185,12 @@ async fn note(State(state): Shared, request: Request, next: Next) -> Response {
 }
 
 async fn manifest(State(state): Shared, Path(name): Path<String>) -> Response {
-    answer(state.lock().unwrap().manifest(&name))
+    let known = state.lock().unwrap();
+    if known.hides_manifests {
+        let body = ErrorBody::new("bad_gateway", "the bucket is away");
+        return (StatusCode::BAD_GATEWAY, Json(body)).into_response();
+    }
+    answer(known.manifest(&name))
 }
 
 async fn rollback(
