@@ -41,7 +41,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(3),
-            connect_patience: Duration::from_secs(10),
+            connect_patience: Duration::from_secs(20),
             idle_timeout: Duration::from_mins(5),
             max_body_bytes: 1 << 30,
         }

@@ -117,9 +117,14 @@ async fn a_value_that_breaks_a_declared_type_is_told_with_its_line_column_and_va
             )
             .await?;
         story.fails("rows", "InvalidData", &["line 3", "price", "free"]).await?;
-        let events = story.api::<Event>().list(&ListParams::default().fields("involvedObject.kind=Dataset")).await?;
+        let events = story.api::<Event>();
+        let of_datasets = ListParams::default().fields("involvedObject.kind=Dataset");
         let told = |event: &Event| event.message.as_ref().is_some_and(|message| message.contains("free"));
-        ensure!(events.iter().any(told), "no Event tells it: {events:#?}");
+        story
+            .eventually("an Event that tells it", async || {
+                Ok(events.list(&of_datasets).await?.iter().any(told).then_some(()))
+            })
+            .await?;
         story.edit("rows", json!({"spec": {"columns": [{"name": "price", "type": "string"}]}})).await?;
         story.ready("rows").await?;
         Ok(())

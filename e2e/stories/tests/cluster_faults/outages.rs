@@ -35,11 +35,10 @@ async fn a_query_pod_killed_under_load_is_replaced_within_seconds() {
             .await?;
         let (answers, failures) = load.stop().await;
         println!("{answers} answers, and {failures:?}");
-        // What the pod was working on goes with it. What comes after that waits for the successor.
-        ensure!(
-            failures.len() <= 2 && failures.iter().all(|failure| failure.contains("502")),
-            "{failures:#?}"
-        );
+        // What the pod was working on goes with it; what comes after that waits for the successor, though not for ever.
+        let is_told = |failure: &String| failure.contains("502 ") || failure.contains("504 ");
+        ensure!(failures.iter().all(is_told), "{failures:#?}");
+        ensure!(failures.len() < 20, "the gateway did not wait: {failures:#?}");
         Ok(())
     })
     .await;
