@@ -51,8 +51,9 @@ bench: release ## Measure ingest and SQL beside their peers (fetches them from P
 	workers/ingest/bench/run.sh
 	workers/query/bench/run.sh
 
-bench-operator: doctor-test ## Measure the operator with a thousand Datasets, a real API server and played pods
+bench-operator: doctor-test $(LIBDUCKDB) ## Measure the operator: a thousand Datasets with played pods; one with real pods (root on Linux)
 	cargo test --release --package lakehouse-operator --test thousand -- --ignored --nocapture
+	e2e/run.sh bench
 
 build: doctor $(LIBDUCKDB) ## Build for development
 	cargo build --workspace

@@ -2,6 +2,7 @@
 # The stories, on a real Kubernetes: on that of KUBECONFIG when it is set, else on a cluster of our own (root on Linux).
 #   run.sh up             a cluster with MinIO and Lakehouse on it; it stays until `run.sh down`
 #   run.sh test [ARGS…]   the stories on such a cluster, which is ended behind them; ARGS are names of stories, all without any
+#   run.sh bench          how long an apply takes to Ready on such a cluster, and where the time goes
 #   run.sh down
 # A cluster of yours pulls the images LAKEHOUSE_E2E_IMAGE, LAKEHOUSE_E2E_MINIO_IMAGE and LAKEHOUSE_E2E_FILES_IMAGE.
 set -euo pipefail
@@ -84,13 +85,17 @@ case $command in
     echo "  $cluster down"
     echo "The keys of the bucket: AWS_ACCESS_KEY_ID=$LAKEHOUSE_E2E_ACCESS_KEY AWS_SECRET_ACCESS_KEY=$LAKEHOUSE_E2E_SECRET_KEY"
     ;;
-  test)
+  test | bench)
     trap down EXIT
     up
     cd "$root"
-    # `cluster_operators` comes last: its stories remove the operator that the others share.
-    on cargo test --quiet --offline --workspace --test 'cluster_*' --no-fail-fast -- \
-      --test-threads "${LAKEHOUSE_E2E_THREADS:-4}" "$@"
+    stories=(cargo test --quiet --offline --workspace --no-fail-fast)
+    if [ "$command" = bench ]; then
+      on "${stories[@]}" --test cluster_bench -- --ignored --nocapture
+    else
+      # `cluster_operators` comes last: its stories remove the operator that the others share.
+      on "${stories[@]}" --test 'cluster_*' -- --test-threads "${LAKEHOUSE_E2E_THREADS:-4}" "$@"
+    fi
     ;;
   down) down ;;
   *) sed -n '2,/^set -/{/^set -/d; s/^# \{0,1\}//; p}' "$0"; exit 2 ;;
