@@ -282,13 +282,13 @@ impl Story {
 
     /// The rows of `sql`, asked through the namespace's Service.
     pub async fn sql(&self, sql: &str) -> Result<Vec<Vec<Value>>> {
-        let answer = self.post("/v1/sql", json!({"sql": sql}).to_string().into()).await?;
+        let answer = self.post("/v1/sql", json!({"sql": sql}).to_string().into_bytes()).await?;
         Ok(serde_json::from_value(answer["rows"].clone())?)
     }
 
     /// Uploads `csv` into a dataset through the namespace's Service.
     pub async fn upload(&self, name: &str, csv: Vec<u8>) -> Result<Value> {
-        self.post(&format!("/v1/ingest?name={name}"), csv.into()).await
+        self.post(&format!("/v1/ingest?name={name}"), csv).await
     }
 
     /// Puts an object into the namespace's part of the bucket.
@@ -300,9 +300,15 @@ impl Story {
     }
 
     /// A POST through the namespace's Service with its token; anything but success is an error with the answer's body.
-    pub async fn post(&self, path: &str, body: reqwest::Body) -> Result<Value> {
-        let request = self.http.post(format!("{}{path}", self.url().await?)).bearer_auth(self.token().await?);
-        let answer = request.timeout(PATIENCE).body(body).send().await?;
+    pub async fn post(&self, path: &str, body: Vec<u8>) -> Result<Value> {
+        let (url, token) = (format!("{}{path}", self.url().await?), self.token().await?);
+        let call = || self.http.post(&url).bearer_auth(&token).timeout(PATIENCE).body(body.clone()).send();
+        // The way to a new pod is known on each node a moment after the pod is ready.
+        let answer = eventually("a connection to the Service", async || match call().await {
+            Err(error) if error.is_connect() => Ok(None),
+            answer => Ok(Some(answer?)),
+        });
+        let answer = answer.await?;
         let status = answer.status();
         let text = answer.text().await?;
         ensure!(status.is_success(), "POST {path}: {status}: {text}");
