@@ -51,7 +51,7 @@ pub(crate) async fn client() -> Result<Client> {
     // Only the first story can install it; the others find it there.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut config = Config::infer().await.context("KUBECONFIG")?;
-    config.read_timeout = Some(Duration::from_mins(5));
+    config.read_timeout = Some(Duration::from_mins(6));
     Ok(Client::try_from(config)?)
 }
 
@@ -82,7 +82,7 @@ impl Helm {
         let (repository, tag) = image_parts();
         let image = format!("image.repository={repository},image.tag={tag}");
         let mut arguments = vec!["upgrade", "--install", "--create-namespace", release, &chart];
-        arguments.extend(["--values", &common, "--wait", "--timeout=120s", "--set", &image]);
+        arguments.extend(["--values", &common, "--wait", "--timeout=5m", "--set", &image]);
         arguments.extend(values.iter().flat_map(|value| ["--set", value.as_str()]));
         self.run(&arguments).await
     }

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::{cluster, tell};
 
 /// Long enough for a pod to start on a busy machine; a story that works needs a fraction of it.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(5);
 const GLANCE: Duration = Duration::from_millis(250);
 
 /// A namespace, and hands to work in it.
