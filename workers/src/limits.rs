@@ -38,7 +38,8 @@ pub(crate) struct Limits {
     /// Disk for what sorts and joins of all queries spill [default: 10GiB]
     #[arg(long, env = "LAKEHOUSE_QUERY_SPILL", value_name = "SIZE")]
     query_spill: Option<ByteSize>,
-    /// Seconds that rows which no kept version names stay in the store; the same for all who share it [default: 86400]
+    /// Seconds that rows which no kept version names stay in the store; the same for all who share it, and longer than any
+    /// ingest takes, or its rows go before they are published [default: 86400]
     #[arg(long, env = "LAKEHOUSE_COLLECT_GRACE", value_name = "SECONDS")]
     collect_grace: Option<u64>,
     /// The largest file that is taken over HTTP [default: 256MiB]

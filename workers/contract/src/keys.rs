@@ -7,6 +7,7 @@
 //! _catalog/collecting/<dataset>.json                           held by who removes rows that no version names
 //! _catalog/declared/<dataset>.json                             what a resource says of uploads, where an operator has told it
 //! datasets/<dataset>/<schema fingerprint>/<sha256>.parquet     rows
+//! datasets/<dataset>/<schema fingerprint>/<writer>/<sha256>.parquet   rows of a writer who could not rely on the file above
 //! datasets/<dataset>/_rejects/<run>.parquet                    rows that did not fit
 //! ```
 
