@@ -345,11 +345,12 @@ async fn helm_waits_for_a_dataset_as_for_any_other_resource() {
         // The library that Helm, Flux and others judge a resource by takes Stalled for a failure, and what is not Ready for unfinished.
         story.text("rows", "a\n1,2\n").await?;
         let helm = Helm::new(&story.namespace);
-        let install = ["upgrade", "--install", "rows", chart, "--wait", "--timeout", "5m"];
-        let refused = helm.run(&install).await.err().context("helm took a failed Dataset for a good one")?;
+        let install = |timeout| ["upgrade", "--install", "rows", chart, "--wait", "--timeout", timeout];
+        let refused =
+            helm.run(&install("1m")).await.err().context("helm took a failed Dataset for a good one")?;
         ensure!(refused.to_string().contains("Failed"), "{refused:#}");
         story.text("rows", "a\n1\n").await?;
-        helm.run(&install).await?;
+        helm.run(&install("5m")).await?;
         ensure!(condition(&story.dataset("rows").await?, "Ready") == "True", "helm did not wait");
         Ok(())
     })
