@@ -55,7 +55,14 @@ lakehouse_image() {
 }
 
 up() {
-  if [ "$ours" != no ]; then
+  if [ "$ours" = no ]; then
+    # The stories remove this release, so it must be one of their own making.
+    if on helm status lakehouse --namespace lakehouse-system >/dev/null 2>&1; then
+      echo "This cluster has a release \`lakehouse\` in \`lakehouse-system\` already, and the stories would remove it." >&2
+      exit 1
+    fi
+    cargo fetch --quiet --locked --manifest-path "$root/Cargo.toml"
+  else
     [ "$(id -u)" != 0 ] || "$cluster" install
     "$cluster" doctor
     local archives
