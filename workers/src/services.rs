@@ -98,6 +98,7 @@ impl Services {
             Role::Catalogd => lakehouse_catalog::router(self.catalogd.clone()),
             Role::Ingestd => ingestd::router(self.ingestd.clone()),
             Role::Queryd => self.engine.clone().map(lakehouse_query::router).unwrap_or_default(),
+            Role::Vectord | Role::Embedd => Router::new(),
         }
     }
 

@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ingest::IngestSpec;
+use crate::{embed::ModelIdentity, ingest::IngestSpec, vectors::BuildSpec};
 
 /// What Kubernetes keeps of a termination message, in bytes.
 pub const MAX_SUMMARY_BYTES: usize = 4096;
@@ -63,13 +63,32 @@ pub enum JobSource {
     },
 }
 
+/// The file that tells a build Job what to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BuildJob {
+    /// What to build.
+    pub spec: BuildSpec,
+    /// The dataset's version to read.
+    pub dataset_version: u64,
+    /// The model as it was when the Job was planned. Another one fails the build: a new Job is about to be planned.
+    pub model: ModelIdentity,
+    /// How many versions stay in the store when the new one is there.
+    pub keep_versions: NonZeroU32,
+    /// Where texts are embedded, for a model that is not local.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedd: Option<String>,
+}
+
 /// The last words of a Job's container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "result", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Summary {
     /// What the source holds is published.
     Done(Done),
-    /// Everything of the dataset was removed.
+    /// An index was built and published.
+    Built(Built),
+    /// Everything of the dataset or index was removed.
     Purged(Purged),
     /// It failed, and nothing was published.
     Failed {
@@ -112,6 +131,41 @@ pub struct Done {
     pub message: String,
 }
 
+/// A build that ended well.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Built {
+    /// The index's version that is current now.
+    pub version: u64,
+    /// The dataset's version that it was built from.
+    pub dataset_version: u64,
+    /// [`BuildSpec::inputs_digest`].
+    pub inputs: String,
+    /// Vectors in it.
+    pub vectors: u64,
+    /// Rows without a vector, because their text or id is empty or was refused.
+    pub failed: u64,
+    /// Texts that this run embedded.
+    pub embedded: u64,
+    /// Texts whose vectors were there.
+    pub reused: u64,
+    /// The model.
+    pub model: ModelIdentity,
+    /// The share of true neighbours that searches of a sample found, from 0 to 1; absent for an index without vectors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recall: Option<f64>,
+    /// Bytes of its segments.
+    pub bytes: u64,
+    /// Whether the version was there before.
+    pub unchanged: bool,
+    /// When the work began.
+    pub started: Timestamp,
+    /// When it ended.
+    pub finished: Timestamp,
+    /// One sentence.
+    pub message: String,
+}
+
 /// A purge that ended well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -149,6 +203,7 @@ impl Summary {
     fn message_mut(&mut self) -> &mut String {
         match self {
             Self::Done(done) => &mut done.message,
+            Self::Built(built) => &mut built.message,
             Self::Purged(purged) => &mut purged.message,
             Self::Failed { message, .. } => message,
         }

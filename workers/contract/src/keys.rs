@@ -9,9 +9,15 @@
 //! datasets/<dataset>/<schema fingerprint>/<sha256>.parquet     rows
 //! datasets/<dataset>/<schema fingerprint>/<writer>/<sha256>.parquet   rows of a writer who could not rely on the file above
 //! datasets/<dataset>/_rejects/<run>.parquet                    rows that did not fit
+//! _vectors/<index>/manifest.json                               what an index is, and which segments it is made of
+//! _vectors/<index>/history/<version>.json                      earlier versions of an index that is built from a dataset
+//! _vectors/<index>/segments/<sha256>                           vectors, their graph, ids and metadata; and lists of what was deleted
+//! _vectors/<index>/log/<number>                                writes of clients that no segment holds yet
+//! _embeddings/<model digest>/<sha256>                          vectors by the hash of their text: shared by all indexes
+//! _models/<name>/                                              a local model's files
 //! ```
 
-use crate::{DatasetName, Key};
+use crate::{DatasetName, IndexName, Key};
 
 /// The prefix under which every current manifest lies, with its `/`.
 pub const MANIFESTS: &str = "_catalog/manifests/";
@@ -74,6 +80,46 @@ pub fn rows_apart(dataset: &DatasetName, schema_fingerprint: &str, writer: &str)
 /// The rows that one ingest run could not fit.
 pub fn rejects(dataset: &DatasetName, run: &str) -> Key {
     key(format!("datasets/{dataset}/_rejects/{run}.parquet"))
+}
+
+/// The prefix under which every index lies, with its `/`.
+pub const VECTORS: &str = "_vectors/";
+/// The prefix under which local models lie, with its `/`.
+pub const MODELS: &str = "_models/";
+
+/// The prefix of everything that an index occupies, with its `/`.
+pub fn index(index: &IndexName) -> String {
+    format!("{VECTORS}{index}/")
+}
+
+/// The current manifest of an index.
+pub fn index_manifest(index: &IndexName) -> Key {
+    key(format!("{VECTORS}{index}/manifest.json"))
+}
+
+/// The prefix of an index's earlier versions, with its `/`.
+pub fn index_history(index: &IndexName) -> String {
+    format!("{VECTORS}{index}/history/")
+}
+
+/// One earlier version of an index. Numbers are zero-padded so that a listing is in order.
+pub fn index_version(index: &IndexName, version: u64) -> Key {
+    key(format!("{}{version:020}.json", index_history(index)))
+}
+
+/// The folder of an index's immutable parts, without a trailing `/`. Objects in it are named by their SHA-256.
+pub fn segments(index: &IndexName) -> Key {
+    key(format!("{VECTORS}{index}/segments"))
+}
+
+/// The log of an index's writes, without a trailing `/`.
+pub fn index_log(index: &IndexName) -> Key {
+    key(format!("{VECTORS}{index}/log"))
+}
+
+/// The folder of vectors by the hash of their text, without a trailing `/`. `model` is hexadecimal.
+pub fn embeddings(model: &str) -> Key {
+    key(format!("_embeddings/{model}"))
 }
 
 fn key(text: String) -> Key {

@@ -5,16 +5,20 @@
 
 pub mod catalog;
 pub mod dataset;
+pub mod embed;
 pub mod ingest;
 pub mod job;
 pub mod key;
 pub mod keys;
 pub mod problem;
+pub mod provider;
 pub mod role;
 pub mod sql;
 pub mod storage;
+pub mod vectors;
 
 pub use dataset::{Column, ColumnType, DataObject, DatasetManifest, DatasetName, Origin};
 pub use key::Key;
 pub use problem::ErrorBody;
 pub use role::Role;
+pub use vectors::IndexName;

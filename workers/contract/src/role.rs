@@ -18,11 +18,23 @@ pub enum Role {
     Ingestd,
     /// SQL.
     Queryd,
+    /// Nearness.
+    Vectord,
+    /// Text to vectors.
+    Embedd,
 }
 
 impl Role {
     /// Every role, in the order of their ports.
-    pub const ALL: [Self; 5] = [Self::Gateway, Self::Storaged, Self::Catalogd, Self::Ingestd, Self::Queryd];
+    pub const ALL: [Self; 7] = [
+        Self::Gateway,
+        Self::Storaged,
+        Self::Catalogd,
+        Self::Ingestd,
+        Self::Queryd,
+        Self::Vectord,
+        Self::Embedd,
+    ];
 
     /// The name in `--role`, in `/health` and in metrics.
     pub fn as_str(self) -> &'static str {
@@ -32,6 +44,8 @@ impl Role {
             Self::Catalogd => "catalogd",
             Self::Ingestd => "ingestd",
             Self::Queryd => "queryd",
+            Self::Vectord => "vectord",
+            Self::Embedd => "embedd",
         }
     }
 
@@ -43,6 +57,8 @@ impl Role {
             Self::Catalogd => 3212,
             Self::Ingestd => 3213,
             Self::Queryd => 3214,
+            Self::Vectord => 3215,
+            Self::Embedd => 3216,
         }
     }
 
@@ -54,6 +70,8 @@ impl Role {
             Self::Catalogd => Some("catalog"),
             Self::Ingestd => Some("ingest"),
             Self::Queryd => Some("sql"),
+            Self::Vectord => Some("vectors"),
+            Self::Embedd => Some("embed"),
         }
     }
 }
@@ -73,5 +91,5 @@ impl FromStr for Role {
 
 /// A text that names no role.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no role; the roles are gateway, storaged, catalogd, ingestd, queryd")]
+#[error("`{0}` is no role; the roles are gateway, storaged, catalogd, ingestd, queryd, vectord, embedd")]
 pub struct UnknownRole(pub String);

@@ -107,6 +107,7 @@ async fn run<Tidying: Future<Output = ()>>(
     }
     match &words {
         Summary::Done(done) => println!("{}", done.message),
+        Summary::Built(built) => println!("{}", built.message),
         Summary::Purged(purged) => println!("{}", purged.message),
         Summary::Failed { reason, message, .. } => eprintln!("lakehouse: {reason}: {message}"),
     }

@@ -1,0 +1,1 @@
+//! Approximate nearest neighbours: immutable segments with a graph, exact heads, filters.

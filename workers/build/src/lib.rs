@@ -1,0 +1,1 @@
+//! The rows of a dataset version become vectors and an index version.

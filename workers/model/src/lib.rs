@@ -1,0 +1,1 @@
+//! Models that embed text in this process: lexical, and sentence transformers.

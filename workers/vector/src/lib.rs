@@ -1,0 +1,1 @@
+//! Vector indexes in the store, and vectord.
