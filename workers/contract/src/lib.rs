@@ -3,6 +3,7 @@
 //! Owns the names, bucket keys, manifests and HTTP bodies that cross a process boundary, and nothing else:
 //! no IO, no clock, no randomness. Every other crate of the workspace may depend on this one; it depends on none.
 
+pub mod build;
 pub mod catalog;
 pub mod dataset;
 pub mod embed;
