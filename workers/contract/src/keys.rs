@@ -12,8 +12,9 @@
 //! _vectors/<index>/manifest.json                               what an index is, and which segments it is made of
 //! _vectors/<index>/history/<version>.json                      earlier versions of an index that is built from a dataset
 //! _vectors/<index>/segments/<sha256>                           vectors, their graph, ids and metadata; and lists of what was deleted
+//! _vectors/<index>/rejects/<inputs>.json                       rows that gave a build no vector, by the digest of its inputs
 //! _vectors/<index>/log/<number>                                writes of clients that no segment holds yet
-//! _embeddings/<model digest>/<sha256>                          vectors by the hash of their text: shared by all indexes
+//! _embeddings/<model digest>/<sha256>.vectors                  vectors by the hash of their text: shared by all indexes
 //! _models/<name>/                                              a local model's files
 //! ```
 
@@ -110,6 +111,16 @@ pub fn index_version(index: &IndexName, version: u64) -> Key {
 /// The folder of an index's immutable parts, without a trailing `/`. Objects in it are named by their SHA-256.
 pub fn segments(index: &IndexName) -> Key {
     key(format!("{VECTORS}{index}/segments"))
+}
+
+/// The prefix of what builds have turned away, with its `/`.
+pub fn index_rejects(index: &IndexName) -> String {
+    format!("{VECTORS}{index}/rejects/")
+}
+
+/// The rows that gave no vector to the build of these inputs. `inputs` is hexadecimal.
+pub fn index_rejects_of(index: &IndexName, inputs: &str) -> Key {
+    key(format!("{}{inputs}.json", index_rejects(index)))
 }
 
 /// The log of an index's writes, without a trailing `/`.

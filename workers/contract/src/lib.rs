@@ -16,6 +16,7 @@ pub mod provider;
 pub mod role;
 pub mod sql;
 pub mod storage;
+pub mod template;
 pub mod vectors;
 
 pub use dataset::{Column, ColumnType, DataObject, DatasetManifest, DatasetName, Origin};
