@@ -1,6 +1,6 @@
 //! `VectorIndex`: vectors that answer searches by nearness.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -64,6 +64,14 @@ use crate::{
     validation = (
         "!has(self.refresh) || has(self.source)",
         "`refresh` says when to follow a `source`; an index that clients fill has none"
+    ),
+    validation = (
+        "has(self.source) || (!has(self.version) && !has(self.keepVersions) && !has(self.build))",
+        "`version`, `keepVersions` and `build` are of an index that is built from a `source`; clients fill this one"
+    ),
+    validation = (
+        "has(self.source) || !has(self.shards) || self.shards == 1",
+        "an index that clients fill has one shard; remove `shards`"
     )
 )]
 pub struct VectorIndexSpec {
@@ -111,6 +119,14 @@ pub struct VectorIndexSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub keep_versions: Option<u32>,
+    /// Serves this kept version and builds no other as long as it is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub version: Option<u64>,
+    /// The pod that builds the index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "BuildPod")]
+    pub build: Option<BuildPod>,
     /// Stops all builds; what is built stays served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
@@ -128,8 +144,12 @@ pub struct IndexSource {
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = OBJECT_NAME)]
     pub dataset: String,
-    /// The column that names a row; its values are the vectors' ids.
+    /// A vector's id: the column that names a row, or a text around one, such as `w-{worker_id}`.
     #[schemars(length(min = 1, max = 1024))]
+    #[x_kube(validation = (
+        r"self.matches('^([^{}]+|[^{}]*\\{[^{}]+\\}[^{}]*)$')",
+        "must be a column's name, or a text with exactly one in braces, such as `w-{worker_id}`"
+    ))]
     pub id: String,
     /// The text of a row: a template over columns, such as `{title}: {body}`.
     #[schemars(length(min = 1, max = 16384))]
@@ -163,6 +183,10 @@ pub struct Embedding {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = OBJECT_NAME)]
+    #[x_kube(validation = (
+        "self != 'local'",
+        "`local` stands for the models that run inside the service; give the ChatProvider another name"
+    ))]
     pub provider: Option<String>,
     /// The provider's model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -238,6 +262,24 @@ pub enum Refresh {
     Manual,
 }
 
+/// The pod that builds the index.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BuildPod {
+    /// Its CPU and memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Resources")]
+    pub resources: Option<Resources>,
+    /// How often it is tried again before the build counts as failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub backoff_limit: Option<i32>,
+    /// How many seconds all tries may take together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub active_deadline_seconds: Option<i64>,
+}
+
 /// What is known of an index.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -252,10 +294,10 @@ pub struct VectorIndexStatus {
     /// Vectors that are served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vectors: Option<u64>,
-    /// Rows that wait to be embedded.
+    /// Rows that the running build has still to embed; 0 when none runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<u64>,
-    /// Rows that could not be embedded.
+    /// Rows of the version that have no vector: their text or id is empty, or was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<u64>,
     /// Numbers in a vector.
@@ -270,7 +312,7 @@ pub struct VectorIndexStatus {
     /// The index's version that is served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
-    /// The share of stored vectors that a search for themselves finds, as checked after the build.
+    /// The share of true neighbours that searches find, as checked after the build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recall: Option<f64>,
     /// Bytes in the store.
@@ -282,6 +324,9 @@ pub struct VectorIndexStatus {
     /// How far the running build has come; absent when none runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<BuildProgress>,
+    /// The last build that ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_build: Option<LastBuild>,
 }
 
 /// The model that made the vectors.
@@ -300,8 +345,29 @@ pub struct StatusEmbedding {
 /// How far a build has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct BuildProgress {
-    /// Rows embedded so far.
+    /// Rows that have their vector, or were turned away.
     pub done: u64,
-    /// Rows to embed.
-    pub total: u64,
+    /// Rows to read, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+}
+
+/// A build that has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct LastBuild {
+    /// When it started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Time>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished: Option<Time>,
+    /// How long it took, such as `1.2s` or `3m10s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration: Option<String>,
+    /// The Job that ran it; absent where there is no cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    /// How it ended, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }

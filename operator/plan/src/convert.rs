@@ -2,8 +2,8 @@
 //!
 //! The two sets are the same today; a match that forgets a word does not compile.
 
-use lakehouse_contract::{ColumnType, ingest};
-use lakehouse_crds::dataset as spec;
+use lakehouse_contract::{ColumnType, ingest, provider::ProviderKind, vectors};
+use lakehouse_crds::{chat_provider::ProviderType, dataset as spec, vector_index};
 
 pub(crate) fn format(word: spec::Format) -> ingest::Format {
     match word {
@@ -62,5 +62,34 @@ pub(crate) fn write_mode(word: spec::WriteMode) -> ingest::WriteMode {
     match word {
         spec::WriteMode::Replace => ingest::WriteMode::Replace,
         spec::WriteMode::Append => ingest::WriteMode::Append,
+    }
+}
+
+pub(crate) fn metric(word: vector_index::Metric) -> vectors::Metric {
+    match word {
+        vector_index::Metric::Cosine => vectors::Metric::Cosine,
+        vector_index::Metric::Euclidean => vectors::Metric::Euclidean,
+        vector_index::Metric::Dot => vectors::Metric::Dot,
+    }
+}
+
+pub(crate) fn quantization(word: vector_index::Quantization) -> vectors::Quantization {
+    match word {
+        vector_index::Quantization::None => vectors::Quantization::None,
+        vector_index::Quantization::F16 => vectors::Quantization::F16,
+        vector_index::Quantization::Int8 => vectors::Quantization::Int8,
+    }
+}
+
+pub(crate) fn provider(word: ProviderType) -> ProviderKind {
+    match word {
+        ProviderType::Ollama => ProviderKind::Ollama,
+        ProviderType::OllamaCloud => ProviderKind::OllamaCloud,
+        ProviderType::OpenAI => ProviderKind::OpenAI,
+        ProviderType::OpenRouter => ProviderKind::OpenRouter,
+        ProviderType::OpenCode => ProviderKind::OpenCode,
+        ProviderType::Kimi => ProviderKind::Kimi,
+        ProviderType::Anthropic => ProviderKind::Anthropic,
+        ProviderType::Voyage => ProviderKind::Voyage,
     }
 }

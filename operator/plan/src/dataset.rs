@@ -4,25 +4,26 @@
 //! [`Refusal`] that names everything that is wrong with it. What the schema's own rules say is checked here too: a
 //! Dataset may come from a program that never saw an API server.
 
-mod refusal;
 mod source;
 
 use std::{collections::BTreeSet, num::NonZeroU32};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use lakehouse_contract::{
     DatasetName,
     ingest::{CsvOptions, DeclaredColumn, Format, IngestSpec, RejectLimits, delimiter_of_name},
 };
 use lakehouse_crds::{
     Dataset, DatasetSpec, REFRESH_ANNOTATION,
-    common::{DeletionPolicy, Resources},
-    dataset::{self as spec, Csv, IngestPod, Rejects},
+    common::DeletionPolicy,
+    dataset::{self as spec, Csv, Rejects},
 };
 
-pub use refusal::{Problem, Refusal};
+pub(crate) use source::address;
 pub use source::{Objects, Source};
 
-use crate::{DEFAULT_NAMESPACE, Reason, Schedule, convert};
+pub use crate::refusal::{Problem, Refusal};
+use crate::{DEFAULT_NAMESPACE, Pod, Reason, Schedule, convert};
 
 /// How many versions stay in the store where the spec does not say.
 pub const DEFAULT_KEEP_VERSIONS: NonZeroU32 = NonZeroU32::new(3).expect("3 is not 0");
@@ -58,17 +59,6 @@ pub struct ReadyDataset {
     says_delimiter: bool,
     /// Everything else that decides what an ingest puts out, with CSV as the format where `format` is absent.
     ingest: IngestSpec,
-}
-
-/// The pod that reads a source.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Pod {
-    /// Its CPU and memory, where the spec says.
-    pub resources: Option<Resources>,
-    /// How often it is tried again, where the spec says.
-    pub backoff_limit: Option<i32>,
-    /// How many seconds all tries may take together, where the spec says.
-    pub active_deadline_seconds: Option<i64>,
 }
 
 impl ReadyDataset {
@@ -122,30 +112,24 @@ pub fn check(dataset: &Dataset) -> Result<ReadyDataset, Refusal> {
     let rejects = check_rejects(rejects.as_ref(), &mut problems);
     check_sort_by(sort_by, &mut problems);
     let schedule = check_schedule(schedule.as_deref(), source.as_ref(), *version, &mut problems);
-    let keep_versions = check_keep_versions(*keep_versions, &mut problems);
-    if *version == Some(0) {
-        problems.push(Problem::new("spec.version", Reason::InvalidSpec, "versions count from 1"));
-    }
+    let keep_versions = check_keep_versions(*keep_versions, DEFAULT_KEEP_VERSIONS, &mut problems);
+    let pin = check_pin(*version, &mut problems);
 
     let (Some(name), Some(source), true) = (name, source, problems.is_empty()) else {
         return Err(Refusal::new(problems));
     };
     Ok(ReadyDataset {
-        namespace: dataset.metadata.namespace.clone().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
+        namespace: namespace(&dataset.metadata),
         generation: dataset.metadata.generation,
-        refresh: dataset
-            .metadata
-            .annotations
-            .as_ref()
-            .and_then(|annotations| annotations.get(REFRESH_ANNOTATION).cloned()),
+        refresh: refresh(&dataset.metadata),
         source,
         format,
         schedule,
         keep_versions,
-        pin: *version,
+        pin,
         suspend: suspend.unwrap_or(false),
         deletion_policy: deletion_policy.unwrap_or_default(),
-        pod: pod(ingest.as_ref()),
+        pod: ingest.as_ref().map(Pod::from).unwrap_or_default(),
         says_delimiter,
         ingest: IngestSpec {
             name: name.clone(),
@@ -159,6 +143,16 @@ pub fn check(dataset: &Dataset) -> Result<ReadyDataset, Refusal> {
         },
         name,
     })
+}
+
+/// The namespace of a resource.
+pub(crate) fn namespace(metadata: &ObjectMeta) -> String {
+    metadata.namespace.clone().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned())
+}
+
+/// The last value of a resource's refresh annotation.
+pub(crate) fn refresh(metadata: &ObjectMeta) -> Option<String> {
+    metadata.annotations.as_ref()?.get(REFRESH_ANNOTATION).cloned()
 }
 
 fn name(dataset: &Dataset, problems: &mut Vec<Problem>) -> Option<DatasetName> {
@@ -248,7 +242,7 @@ fn check_sort_by(columns: &[String], problems: &mut Vec<Problem>) {
 }
 
 /// What makes a text no column's name. Control characters are how a fingerprint tells columns apart.
-fn fault_of_column(name: &str) -> Option<&'static str> {
+pub(crate) fn fault_of_column(name: &str) -> Option<&'static str> {
     if name.is_empty() {
         Some("a column's name cannot be empty")
     } else if name.chars().any(char::is_control) {
@@ -289,25 +283,27 @@ fn check_schedule(
     Schedule::parse(text).map_err(refuse).ok()
 }
 
-fn check_keep_versions(count: Option<u32>, problems: &mut Vec<Problem>) -> NonZeroU32 {
+/// `spec.keepVersions`, or how many it means when absent.
+pub(crate) fn check_keep_versions(
+    count: Option<u32>,
+    absent: NonZeroU32,
+    problems: &mut Vec<Problem>,
+) -> NonZeroU32 {
     match count.map(NonZeroU32::new) {
-        None => DEFAULT_KEEP_VERSIONS,
+        None => absent,
         Some(Some(count)) => count,
         Some(None) => {
             let sentence = "the served version is one of those that are kept; keep at least 1";
             problems.push(Problem::new("spec.keepVersions", Reason::InvalidSpec, sentence));
-            DEFAULT_KEEP_VERSIONS
+            absent
         }
     }
 }
 
-fn pod(pod: Option<&IngestPod>) -> Pod {
-    let Some(IngestPod { resources, backoff_limit, active_deadline_seconds }) = pod else {
-        return Pod::default();
-    };
-    Pod {
-        resources: resources.clone(),
-        backoff_limit: *backoff_limit,
-        active_deadline_seconds: *active_deadline_seconds,
+/// `spec.version`: the kept version to serve.
+pub(crate) fn check_pin(version: Option<u64>, problems: &mut Vec<Problem>) -> Option<u64> {
+    if version == Some(0) {
+        problems.push(Problem::new("spec.version", Reason::InvalidSpec, "versions count from 1"));
     }
+    version
 }

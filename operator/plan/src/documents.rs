@@ -24,7 +24,7 @@ use k8s_openapi::{
 };
 use lakehouse_crds::{ChatProvider, Dataset, VectorIndex};
 
-use crate::dataset;
+use crate::{chat_provider, dataset, refusal, vector_index};
 use kinds::Kinds;
 use yaml::{Node, Place, Places};
 
@@ -45,9 +45,9 @@ pub struct Document {
 pub enum Resource {
     /// A source of rows. It has passed [`dataset::check`].
     Dataset(Box<Dataset>),
-    /// An index of vectors.
+    /// An index of vectors. It has passed [`vector_index::check`].
     VectorIndex(Box<VectorIndex>),
-    /// A route to language models.
+    /// A route to language models. It has passed [`chat_provider::check`].
     ChatProvider(Box<ChatProvider>),
     /// Texts that resources name.
     ConfigMap(Box<ConfigMap>),
@@ -259,17 +259,15 @@ fn resource(kinds: &Kinds, root: &Node) -> Result<Resource, Vec<Fault>> {
         return Err(faults);
     }
     let resource = kind.typed(json).map_err(|message| vec![Fault::new("", message)])?;
-    match &resource {
-        Resource::Dataset(dataset) => {
-            let Err(refusal) = dataset::check(dataset) else { return Ok(resource) };
-            let fault = |problem: &dataset::Problem| Fault::new(&problem.field, &problem.message);
-            Err(refusal.problems().iter().map(fault).collect())
-        }
-        Resource::VectorIndex(_)
-        | Resource::ChatProvider(_)
-        | Resource::ConfigMap(_)
-        | Resource::Secret(_) => Ok(resource),
-    }
+    let refusal = match &resource {
+        Resource::Dataset(dataset) => dataset::check(dataset).err(),
+        Resource::VectorIndex(index) => vector_index::check(index).err(),
+        Resource::ChatProvider(provider) => chat_provider::check(provider).err(),
+        Resource::ConfigMap(_) | Resource::Secret(_) => None,
+    };
+    let Some(refusal) = refusal else { return Ok(resource) };
+    let fault = |problem: &refusal::Problem| Fault::new(&problem.field, &problem.message);
+    Err(refusal.problems().iter().map(fault).collect())
 }
 
 /// A problem for each resource that an earlier document has described already.

@@ -76,13 +76,41 @@ reasons! {
     /// The source's digest is not the promised one.
     DigestMismatch: OnEdit,
 
+    // What an index is made of.
+    /// The Dataset that `spec.source.dataset` names is not there.
+    DatasetMissing: Backoff,
+    /// The Dataset is there, but has no version yet.
+    DatasetNotReady: Backoff,
+    /// The ChatProvider that `spec.embedding.provider` names is not there, or is suspended.
+    ProviderMissing: Backoff,
+    /// The embedding model answers.
+    EmbedderAnswers: Backoff,
+    /// The embedding service or the provider behind it cannot be reached, or failed.
+    EmbedderFailed: Backoff,
+    /// The provider, or the service itself, has no model of that name.
+    UnknownModel: OnEdit,
+    /// The model's vectors have another length than `spec.dimension` says.
+    DimensionMismatch: OnEdit,
+    /// The store has an index of this name that is of another kind or shape.
+    IndexConflict: OnEdit,
+    /// What the condition is about is not part of this resource.
+    NotNeeded: Backoff,
+
     // The work.
     /// The work waits for its turn.
     Waiting: Backoff,
     /// Rows are being read and converted.
     Ingesting: Backoff,
-    /// The rows in the store are those of the source.
+    /// The rows in the store are those of the source; the index is made of the Dataset's newest version.
     UpToDate: Backoff,
+    /// Rows become vectors, and vectors an index.
+    Building: Backoff,
+    /// An index as the spec asks for is built.
+    Built: Backoff,
+    /// No index as the spec asks for is built yet.
+    NotBuilt: Backoff,
+    /// The Dataset has a newer version than the one that the index is made of.
+    DatasetChanged: Backoff,
     /// `spec.suspend` is set.
     Suspended: Backoff,
     /// The data cannot be read as its format, or breaks a declared type.

@@ -93,6 +93,16 @@ const CASES: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "VectorIndex",
+        "{embedding: {local: {model: c}}, source: {dataset: a, id: '{a}-{b}', text: '{c}'}}",
+        "spec.source.id",
+        "a text with exactly one in braces",
+    ),
+    ("VectorIndex", "{embedding: {provider: local, model: c}}", "spec.embedding.provider", "another name"),
+    ("VectorIndex", "{dimension: 3, version: 2}", "spec", "clients fill this one"),
+    ("VectorIndex", "{dimension: 3, build: {backoffLimit: 2}}", "spec", "clients fill this one"),
+    ("VectorIndex", "{dimension: 3, shards: 2}", "spec", "has one shard"),
+    (
+        "VectorIndex",
         "{dimension: 3, hnsw: {m: 32, efConstruction: 8}}",
         "spec.hnsw",
         "`efConstruction` must be at least",

@@ -120,7 +120,7 @@ fn http_source(source: &HttpSource, problems: &mut Vec<Problem>) -> Option<Sourc
         problems.push(Problem::new("spec.source.http.sha256", Reason::InvalidSource, sentence));
     }
     Some(Source::Http {
-        url: address("spec.source.http.url", url, "`headersSecretRef`", problems)?,
+        url: address("spec.source.http.url", url, "`headersSecretRef`", Reason::InvalidSource, problems)?,
         sha256: sha256.as_deref().map(str::to_ascii_lowercase),
         headers_secret: headers_secret_ref.as_ref().map(|secret| secret.name.clone()),
     })
@@ -138,9 +138,10 @@ fn s3_source(source: &S3Source, problems: &mut Vec<Problem>) -> Option<Source> {
             None
         }
     };
-    let endpoint = endpoint
-        .as_ref()
-        .map(|endpoint| address("spec.source.s3.endpoint", endpoint, "`credentialsSecretRef`", problems));
+    let endpoint = endpoint.as_ref().map(|endpoint| {
+        let (field, secret) = ("spec.source.s3.endpoint", "`credentialsSecretRef`");
+        address(field, endpoint, secret, Reason::InvalidSource, problems)
+    });
     Some(Source::S3 {
         bucket: bucket.clone(),
         objects: objects?,
@@ -154,7 +155,13 @@ fn s3_source(source: &S3Source, problems: &mut Vec<Problem>) -> Option<Source> {
 }
 
 /// An address without credentials. No message repeats it: it may hold the very password that has no place in it.
-fn address(field: &str, text: &str, secret_field: &str, problems: &mut Vec<Problem>) -> Option<Url> {
+pub(crate) fn address(
+    field: &str,
+    text: &str,
+    secret_field: &str,
+    reason: Reason,
+    problems: &mut Vec<Problem>,
+) -> Option<Url> {
     let sentence = match Url::parse(text) {
         Err(error) => format!("is no URL: {error}"),
         Ok(url) if !matches!(url.scheme(), "http" | "https") => {
@@ -165,6 +172,6 @@ fn address(field: &str, text: &str, secret_field: &str, problems: &mut Vec<Probl
         }
         Ok(url) => return Some(url),
     };
-    problems.push(Problem::new(field, Reason::InvalidSource, sentence));
+    problems.push(Problem::new(field, reason, sentence));
     None
 }

@@ -22,7 +22,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub(super) fn new(field: impl Into<String>, reason: Reason, message: impl Into<String>) -> Self {
+    pub(crate) fn new(field: impl Into<String>, reason: Reason, message: impl Into<String>) -> Self {
         Self { field: field.into(), reason, message: message.into() }
     }
 }
@@ -34,7 +34,7 @@ impl fmt::Display for Problem {
 }
 
 impl Refusal {
-    pub(super) fn new(problems: Vec<Problem>) -> Self {
+    pub(crate) fn new(problems: Vec<Problem>) -> Self {
         debug_assert!(!problems.is_empty(), "a refusal has a problem");
         Self { problems }
     }
