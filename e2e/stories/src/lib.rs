@@ -20,4 +20,4 @@ mod tell;
 pub use cluster::{Helm, image, image_tag, store_credentials};
 pub use load::Load;
 pub use source::Source;
-pub use story::{Story, condition, reason};
+pub use story::{Story, Told, condition, message, reason};

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::Story;
 
-/// Queries in a loop until it is stopped.
+/// Requests in a loop until it is stopped.
 pub struct Load {
     stop: Arc<AtomicBool>,
     counts: Arc<Counts>,
@@ -30,16 +30,26 @@ struct Counts {
 impl Load {
     /// `clients` connections that ask `sql` through the story's Service.
     pub async fn start(story: &Story, clients: usize, sql: &str) -> Result<Self> {
-        let (url, token) = (format!("{}/v1/sql", story.url().await?), story.token().await?);
+        Self::of(story, clients, "/v1/sql", "rows", &json!({"sql": sql})).await
+    }
+
+    /// `clients` connections that search an index through the story's Service.
+    pub async fn search(story: &Story, clients: usize, index: &str, search: &Value) -> Result<Self> {
+        Self::of(story, clients, &format!("/v1/vectors/index/{index}/search"), "results", search).await
+    }
+
+    /// `clients` connections that POST `body`; each answer must have a list of this name.
+    async fn of(story: &Story, clients: usize, path: &str, list: &'static str, body: &Value) -> Result<Self> {
+        let (url, token) = (format!("{}{path}", story.url().await?), story.token().await?);
         let (stop, counts) = (Arc::new(AtomicBool::new(false)), Arc::new(Counts::default()));
-        let body = json!({"sql": sql}).to_string();
+        let body = body.to_string();
         let client = |_| {
             let (url, token, body) = (url.clone(), token.clone(), body.clone());
             let (stop, counts) = (stop.clone(), counts.clone());
             tokio::spawn(async move {
                 let http = reqwest::Client::new();
                 while !stop.load(Relaxed) {
-                    match ask(&http, &url, &token, body.clone()).await {
+                    match ask(&http, &url, &token, list, body.clone()).await {
                         Ok(()) => {
                             counts.answers.fetch_add(1, Relaxed);
                         }
@@ -80,7 +90,7 @@ impl Load {
         ensure!(answers > 0, "the client had no answer at all");
         ensure!(
             failures.is_empty(),
-            "{} of {} queries failed: {:#?}",
+            "{} of {} requests failed: {:#?}",
             failures.len(),
             answers + failures.len() as u64,
             &failures[..failures.len().min(5)]
@@ -89,12 +99,13 @@ impl Load {
     }
 }
 
-async fn ask(http: &reqwest::Client, url: &str, token: &str, body: String) -> Result<()> {
-    let answer = http.post(url).bearer_auth(token).timeout(Duration::from_secs(30)).body(body).send().await?;
+async fn ask(http: &reqwest::Client, url: &str, token: &str, list: &str, body: String) -> Result<()> {
+    let call = http.post(url).bearer_auth(token).header("content-type", "application/json");
+    let answer = call.timeout(Duration::from_secs(30)).body(body).send().await?;
     let status = answer.status();
     let text = answer.text().await?;
     ensure!(status.is_success(), "{status}: {text}");
     let answer: Value = serde_json::from_str(&text)?;
-    ensure!(answer["rows"].is_array(), "no rows in {text}");
+    ensure!(answer[list].as_array().is_some_and(|list| !list.is_empty()), "no {list} in {text}");
     Ok(())
 }

@@ -14,7 +14,7 @@ use kube::{
     core::{GroupVersionKind, NamespaceResourceScope},
     discovery::{self, Scope},
 };
-use lakehouse_crds::Dataset;
+use lakehouse_crds::{Dataset, VectorIndex};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -33,18 +33,51 @@ pub struct Story {
     http: reqwest::Client,
 }
 
+/// A resource of Lakehouse, whose status tells how it is.
+pub trait Told:
+    Resource<Scope = NamespaceResourceScope, DynamicType: Default> + Clone + DeserializeOwned + std::fmt::Debug
+{
+    /// Its status's conditions.
+    fn conditions(&self) -> &[Condition];
+    /// The generation of the spec that its status speaks of.
+    fn observed_generation(&self) -> Option<i64>;
+}
+
+impl Told for Dataset {
+    fn conditions(&self) -> &[Condition] {
+        self.status.as_ref().map_or(&[], |status| &status.conditions)
+    }
+    fn observed_generation(&self) -> Option<i64> {
+        self.status.as_ref()?.observed_generation
+    }
+}
+
+impl Told for VectorIndex {
+    fn conditions(&self) -> &[Condition] {
+        self.status.as_ref().map_or(&[], |status| &status.conditions)
+    }
+    fn observed_generation(&self) -> Option<i64> {
+        self.status.as_ref()?.observed_generation
+    }
+}
+
 /// The status of a condition, such as `True`; empty where there is none.
-pub fn condition<'a>(dataset: &'a Dataset, name: &str) -> &'a str {
-    find(dataset, name).map_or("", |condition| condition.status.as_str())
+pub fn condition<'a, K: Told>(resource: &'a K, name: &str) -> &'a str {
+    find(resource, name).map_or("", |condition| condition.status.as_str())
 }
 
 /// The reason of a condition; empty where there is none.
-pub fn reason<'a>(dataset: &'a Dataset, name: &str) -> &'a str {
-    find(dataset, name).map_or("", |condition| condition.reason.as_str())
+pub fn reason<'a, K: Told>(resource: &'a K, name: &str) -> &'a str {
+    find(resource, name).map_or("", |condition| condition.reason.as_str())
 }
 
-fn find<'a>(dataset: &'a Dataset, name: &str) -> Option<&'a Condition> {
-    dataset.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == name)
+/// The message of a condition; empty where there is none.
+pub fn message<'a, K: Told>(resource: &'a K, name: &str) -> &'a str {
+    find(resource, name).map_or("", |condition| condition.message.as_str())
+}
+
+fn find<'a, K: Told>(resource: &'a K, name: &str) -> Option<&'a Condition> {
+    resource.conditions().iter().find(|condition| condition.type_ == name)
 }
 
 impl Story {
@@ -199,7 +232,12 @@ impl Story {
 
     /// `kubectl patch --type merge` of a Dataset.
     pub async fn edit(&self, name: &str, change: Value) -> Result<Dataset> {
-        Ok(self.api::<Dataset>().patch(name, &PatchParams::default(), &Patch::Merge(change)).await?)
+        self.edit_of(name, change).await
+    }
+
+    /// `kubectl patch --type merge`.
+    pub async fn edit_of<K: Told>(&self, name: &str, change: Value) -> Result<K> {
+        Ok(self.api::<K>().patch(name, &PatchParams::default(), &Patch::Merge(change)).await?)
     }
 
     /// A Dataset as it is now.
@@ -207,13 +245,10 @@ impl Story {
         Ok(self.api::<Dataset>().get(name).await?)
     }
 
-    /// Waits until a Dataset's status speaks of its newest spec and `holds`.
-    pub async fn until(&self, name: &str, what: &str, holds: impl Fn(&Dataset) -> bool) -> Result<Dataset> {
-        let is_current = |dataset: &Dataset| {
-            dataset.status.as_ref().and_then(|status| status.observed_generation)
-                == dataset.metadata.generation
-        };
-        self.until_of(name, what, |dataset: &Dataset| is_current(dataset) && holds(dataset)).await
+    /// Waits until a resource's status speaks of its newest spec and `holds`.
+    pub async fn until<K: Told>(&self, name: &str, what: &str, holds: impl Fn(&K) -> bool) -> Result<K> {
+        let is_current = |resource: &K| resource.observed_generation() == resource.meta().generation;
+        self.until_of(name, what, |resource: &K| is_current(resource) && holds(resource)).await
     }
 
     /// Waits until an object `holds`.
@@ -237,7 +272,12 @@ impl Story {
 
     /// Waits until a Dataset is Ready.
     pub async fn ready(&self, name: &str) -> Result<Dataset> {
-        self.until(name, "Ready", |dataset| condition(dataset, "Ready") == "True").await
+        self.ready_of(name).await
+    }
+
+    /// Waits until a resource is Ready.
+    pub async fn ready_of<K: Told>(&self, name: &str) -> Result<K> {
+        self.until(name, "Ready", |resource: &K| condition(resource, "Ready") == "True").await
     }
 
     /// Waits until a Dataset is Ready and every query pod answers from this version or a later one.
@@ -256,9 +296,14 @@ impl Story {
 
     /// Waits until Ready is False for this reason with a message that holds all `parts`.
     pub async fn fails(&self, name: &str, reason: &str, parts: &[&str]) -> Result<Dataset> {
+        self.fails_of(name, reason, parts).await
+    }
+
+    /// The same of any resource.
+    pub async fn fails_of<K: Told>(&self, name: &str, reason: &str, parts: &[&str]) -> Result<K> {
         let what = format!("Ready False with {reason} and a message with {parts:?}");
-        self.until(name, &what, |dataset| {
-            find(dataset, "Ready").is_some_and(|ready| {
+        self.until(name, &what, |resource: &K| {
+            find(resource, "Ready").is_some_and(|ready| {
                 ready.status == "False"
                     && ready.reason == reason
                     && parts.iter().all(|part| ready.message.contains(part))
@@ -297,6 +342,15 @@ impl Story {
         let request = self.http.put(url).bearer_auth(self.token().await?).body(content.to_owned());
         request.send().await?.error_for_status()?;
         Ok(())
+    }
+
+    /// The keys below `prefix` in the namespace's part of the bucket.
+    pub async fn list_objects(&self, prefix: &str) -> Result<Vec<String>> {
+        let url = format!("{}/v1/storage/list?prefix={prefix}", self.url().await?);
+        let request = self.http.get(url).bearer_auth(self.token().await?);
+        let answer: Value = serde_json::from_str(&request.send().await?.error_for_status()?.text().await?)?;
+        let objects = answer["objects"].as_array().context("the answer has no list of objects")?;
+        Ok(objects.iter().filter_map(|object| object["key"].as_str()).map(str::to_owned).collect())
     }
 
     /// A POST through the namespace's Service with its token; anything but success is an error with the answer's body.

@@ -5,21 +5,21 @@ use k8s_openapi::api::{
     core::v1::{Event, Pod},
 };
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client, Resource, ResourceExt,
     api::{ListParams, LogParams},
 };
-use lakehouse_crds::Dataset;
+use lakehouse_crds::{Dataset, VectorIndex};
+use serde::Serialize;
 
 /// Prints all of it. A part that cannot be read is left out: the story's own failure is what matters.
 pub(crate) async fn everything(client: &Client, namespace: &str, story: &str, failure: &str) {
     let all = ListParams::default();
     println!("\n===== {story} failed in {namespace}: {failure}");
     if let Ok(datasets) = Api::<Dataset>::namespaced(client.clone(), namespace).list(&all).await {
-        for mut dataset in datasets {
-            dataset.metadata.managed_fields = None;
-            let yaml = serde_saphyr::to_string(&dataset).unwrap_or_default();
-            println!("----- Dataset {}\n{yaml}", dataset.name_any());
-        }
+        datasets.into_iter().for_each(resource);
+    }
+    if let Ok(indexes) = Api::<VectorIndex>::namespaced(client.clone(), namespace).list(&all).await {
+        indexes.into_iter().for_each(resource);
     }
     if let Ok(jobs) = Api::<Job>::namespaced(client.clone(), namespace).list(&all).await {
         for job in jobs {
@@ -54,4 +54,10 @@ pub(crate) async fn everything(client: &Client, namespace: &str, story: &str, fa
             print!("{log}");
         }
     }
+}
+
+fn resource<K: Resource<DynamicType = ()> + Serialize>(mut resource: K) {
+    resource.meta_mut().managed_fields = None;
+    let yaml = serde_saphyr::to_string(&resource).unwrap_or_default();
+    println!("----- {} {}\n{yaml}", K::kind(&()), resource.name_any());
 }

@@ -101,7 +101,9 @@ async fn an_upload_is_read_as_its_dataset_says() {
 
         // An edit counts from the moment at which the Dataset is Ready with it.
         story.edit("places", json!({"spec": {"suspend": true}})).await?;
-        story.until("places", "Suspended", |dataset| reason(dataset, "Reconciling") == "Suspended").await?;
+        story
+            .until("places", "Suspended", |dataset: &Dataset| reason(dataset, "Reconciling") == "Suspended")
+            .await?;
         let refusal = refused("places", "zip\n4\n").await?;
         ensure!(refusal.contains("409") && refusal.contains("remove spec.suspend first"), "{refusal}");
         story.edit("places", json!({"spec": {"suspend": null}})).await?;
@@ -167,7 +169,9 @@ async fn a_refresh_is_asked_for_by_annotation_and_suspend_stops_all_work() {
         story.edit("rows", json!({"spec": {"suspend": true}})).await?;
         source.put("a\n3\n").await?;
         story.edit("rows", json!({"metadata": {"annotations": {"lakehouse.dev/refresh": "2"}}})).await?;
-        story.until("rows", "Suspended", |dataset| reason(dataset, "Reconciling") == "Suspended").await?;
+        story
+            .until("rows", "Suspended", |dataset: &Dataset| reason(dataset, "Reconciling") == "Suspended")
+            .await?;
         ensure!(story.sql("SELECT a FROM rows").await? == [[json!(2)]], "a suspended dataset stays served");
         story.edit("rows", json!({"spec": {"suspend": null}})).await?;
         story.ready_with("rows", 3).await?;
@@ -236,11 +240,9 @@ async fn deleting_a_dataset_keeps_its_rows_or_removes_them_as_the_policy_says() 
             story.api::<Dataset>().delete(name, &kube::api::DeleteParams::default()).await?;
             story.gone::<Dataset>(name).await?;
         }
-        let listed = story.url().await? + "/v1/storage/list?prefix=datasets/";
-        let listing =
-            reqwest::Client::new().get(listed).bearer_auth(story.token().await?).send().await?.text().await?;
-        ensure!(listing.contains("datasets/kept/"), "{listing}");
-        ensure!(!listing.contains("datasets/removed/"), "{listing}");
+        ensure!(!story.list_objects("datasets/kept/").await?.is_empty(), "the rows of `kept` are gone");
+        let left = story.list_objects("datasets/removed/").await?;
+        ensure!(left.is_empty(), "{left:?}");
         let rows = story.sql("SELECT a FROM stays").await?;
         ensure!(rows == [[json!(1)]], "{rows:?}");
 

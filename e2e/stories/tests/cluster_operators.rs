@@ -18,7 +18,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, ListParams},
+    api::{DeleteParams, EvictParams, ListParams},
     runtime::{WatchStreamExt, watcher},
 };
 use lakehouse_e2e::{Helm, Load, Story, image_tag};
@@ -113,6 +113,45 @@ async fn an_upgrade_of_the_operator_alone_restarts_no_worker() {
         let mut after = (story.who("gateway").await?, story.who("query").await?, jobs(&story).await?);
         after.2.retain(|(name, _)| !name.starts_with("more-"));
         ensure!(before == after, "{before:?} became {after:?}");
+        load.stop_without_failures().await?;
+        operator.uninstall().await?;
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_two_pods_one_stays_while_a_node_is_drained() {
+    let _turn = TURN.lock().await;
+    Story::run("drained", async |story| {
+        let two = ["gateway.replicas=2".to_owned(), "query.replicas=2".to_owned()];
+        let operator = Operator::install(&story, &[&[scope(&story)], two.as_slice()].concat()).await?;
+        story.dataset_of_text("rows", "a\n1\n").await?;
+        story.ready("rows").await?;
+        let load = Load::start(&story, 2, "SELECT sum(a) FROM rows").await?;
+        for component in ["query", "gateway"] {
+            let before = story.who(component).await?;
+            ensure!(before.len() == 2, "{component}: {before:?}");
+            for (pod, _) in &before {
+                story
+                    .eventually(&format!("the eviction of {pod}"), async || {
+                        match story.api::<Pod>().evict(pod, &EvictParams::default()).await {
+                            Ok(_) => Ok(Some(())),
+                            // The budget says no for as long as the other one is not ready.
+                            Err(kube::Error::Api(status)) if status.code == 429 => Ok(None),
+                            Err(error) => Err(error.into()),
+                        }
+                    })
+                    .await?;
+            }
+            story
+                .eventually(&format!("two new {component} pods"), async || {
+                    let now = story.who(component).await?;
+                    Ok((now.len() == 2 && now.iter().all(|pod| !before.contains(pod))).then_some(()))
+                })
+                .await?;
+        }
+        story.ready("rows").await?;
         load.stop_without_failures().await?;
         operator.uninstall().await?;
         Ok(())

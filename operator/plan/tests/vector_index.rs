@@ -236,5 +236,6 @@ fn info(asked: &ReadyVectorIndex, version: u64, model: &ModelIdentity) -> IndexI
         shards: 1,
         created_at: jiff::Timestamp::UNIX_EPOCH,
         updated_at: jiff::Timestamp::UNIX_EPOCH,
+        damaged: Vec::new(),
     }
 }

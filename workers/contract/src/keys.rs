@@ -11,7 +11,7 @@
 //! datasets/<dataset>/_rejects/<run>.parquet                    rows that did not fit
 //! _vectors/<index>/manifest.json                               what an index is, and which segments it is made of
 //! _vectors/<index>/history/<version>.json                      earlier versions of an index that is built from a dataset
-//! _vectors/<index>/segments/<sha256>                           vectors, their graph, ids and metadata; and lists of what was deleted
+//! _vectors/<index>/segments/<sha256>.{segment,dead}            vectors, their graph, ids and metadata; and lists of what was deleted
 //! _vectors/<index>/rejects/<inputs>.json                       rows that gave a build no vector, by the digest of its inputs
 //! _vectors/<index>/log/<number>                                writes of clients that no segment holds yet
 //! _embeddings/<model digest>/<sha256>.vectors                  vectors by the hash of their text: shared by all indexes

@@ -11,6 +11,7 @@ pub mod ingest;
 pub mod job;
 pub mod key;
 pub mod keys;
+pub mod names;
 pub mod problem;
 pub mod provider;
 pub mod role;

@@ -274,6 +274,9 @@ pub struct IndexInfo {
     pub created_at: Timestamp,
     /// When this version was published, or the newest write was taken.
     pub updated_at: Timestamp,
+    /// What of it cannot be read, in words; the rest serves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<String>,
 }
 
 /// `GET /vectors/index`
@@ -396,6 +399,9 @@ pub struct SearchAnswer {
     /// The rows behind the hits as SQL; absent in an index that clients fill.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sql: Option<String>,
+    /// Why vectors may be missing here; absent when none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<String>,
 }
 
 /// `POST /vectors/index/{name}/delete` and `…/get`

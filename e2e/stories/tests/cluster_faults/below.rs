@@ -153,6 +153,24 @@ async fn a_job_without_enough_memory_says_so_and_runs_once_it_has_more() {
 }
 
 #[tokio::test]
+async fn a_job_that_takes_longer_than_it_may_is_ended_and_says_so() {
+    Story::run("deadline", async |story| {
+        // Nobody answers there, so the pod still waits when its time is over.
+        story
+            .apply(
+                "apiVersion: lakehouse.dev/v1alpha1\nkind: Dataset\nmetadata: {name: slow}\nspec: {source: {http: {url: \
+                 'http://10.255.255.1:81/rows.csv'}}, ingest: {activeDeadlineSeconds: 3}}\n",
+            )
+            .await?;
+        story.fails("slow", "DeadlineExceeded", &["3 seconds", "spec.ingest.activeDeadlineSeconds"]).await?;
+        story.dataset_of_text("slow", "a\n1\n").await?;
+        story.ready("slow").await?;
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_object_that_the_api_server_refuses_is_told_and_made_once_it_may_be() {
     Story::run("quota", async |story| {
         let quota = "apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: none}\nspec: {hard: {count/jobs.batch: '0'}}\n";

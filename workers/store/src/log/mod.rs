@@ -29,8 +29,8 @@ use crate::{Condition, Error, Payload, Result, Store};
 
 /// The most records in one object, and so in one append.
 pub const MAX_RECORDS: usize = 4096;
-/// The most bytes of records in one append.
-pub const MAX_BYTES: usize = 32 << 20;
+/// The most bytes of records in one append: what the largest body that a service takes can become.
+pub const MAX_BYTES: usize = 160 << 20;
 /// Appends that wait share an object until it has this many bytes.
 const SHARED_BYTES: usize = 4 << 20;
 
@@ -160,6 +160,12 @@ impl Log {
         let mut tail = self.inner.tail.lock().await;
         self.inner.refresh(&mut tail).await?;
         Ok(tail.next)
+    }
+
+    /// The first record of the first object that starts at `number` or later: whether there is something new, by one listing, and
+    /// where whole records begin again after a damaged object.
+    pub async fn starts_from(&self, number: u64) -> Result<Option<u64>> {
+        read::starts_from(&self.inner.store, &self.inner.prefix, number).await
     }
 
     /// Removes objects that hold only records before `number`; how many. What is younger than an hour stays for the next

@@ -65,6 +65,13 @@ fn before(prefix: &str, number: u64) -> Result<Option<Key>> {
     number.checked_sub(MAX_RECORDS as u64 + 1).map(|number| key(prefix, number)).transpose()
 }
 
+/// The first object that starts at record `wanted` or later.
+pub(super) async fn starts_from(store: &Store, prefix: &str, wanted: u64) -> Result<Option<u64>> {
+    let after = wanted.checked_sub(1).map(|number| key(prefix, number)).transpose()?;
+    let page = store.list(prefix, after.as_ref().map(Key::as_str), 1).await?;
+    Ok(page.objects.first().and_then(|listed| number(prefix, &listed.key)))
+}
+
 /// The records from `number` on.
 pub(super) fn records(store: Store, prefix: String, number: u64) -> BoxStream<'static, Result<Record>> {
     let reader = Reader { store, prefix, wanted: number, place: None, ready: VecDeque::new(), damage: None };
@@ -145,11 +152,7 @@ impl Reader {
 
     /// There is no object at `place`: either the log ends here, or something before its end is missing.
     async fn at_the_end(&mut self, place: u64) -> Result<()> {
-        let after = place.checked_sub(1).map(|number| key(&self.prefix, number)).transpose()?;
-        let later = self.store.list(&self.prefix, after.as_ref().map(Key::as_str), 1).await?;
-        let Some(first) = later.objects.first().and_then(|listed| number(&self.prefix, &listed.key)) else {
-            return Ok(());
-        };
+        let Some(first) = starts_from(&self.store, &self.prefix, place).await? else { return Ok(()) };
         if first == place {
             // It was appended just now; the next read begins with it.
             return Ok(());

@@ -35,6 +35,9 @@ pub(crate) async fn an_append_is_next_to_itself(store: &Store) {
     let huge = Bytes::from(vec![0; MAX_BYTES + 1]);
     assert!(matches!(log.append(vec![huge]).await, Err(Error::TooLarge { .. })));
     assert_eq!(append(&log, &["after"]).await, 4096..4097);
+    for (wanted, first) in [(0, Some(0)), (1, Some(4096)), (4096, Some(4096)), (4097, None)] {
+        assert_eq!(log.starts_from(wanted).await.unwrap(), first, "{wanted}");
+    }
     assert_eq!(read(&log, 4095).await.unwrap(), [(4095, "4095".into()), (4096, "after".into())]);
 }
 
