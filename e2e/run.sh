@@ -13,6 +13,7 @@ images=${XDG_CACHE_HOME:-$HOME/.cache}/lakehouse/images
 target=${CARGO_TARGET_DIR:-$root/target}
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -1)
 ours=${KUBECONFIG:+no}
+installed=
 if [ "$ours" = no ] && [ -z "${LAKEHOUSE_E2E_IMAGE:-}" ]; then
   echo "KUBECONFIG names a cluster of yours: set LAKEHOUSE_E2E_IMAGE to an image that it can pull (\`make image\` makes one)." >&2
   exit 1
@@ -61,6 +62,7 @@ up() {
       echo "This cluster has a release \`lakehouse\` in \`lakehouse-system\` already, and the stories would remove it." >&2
       exit 1
     fi
+    installed=yes
     cargo fetch --quiet --locked --manifest-path "$root/Cargo.toml"
   else
     [ "$(id -u)" != 0 ] || "$cluster" install
@@ -79,7 +81,15 @@ up() {
   on kubectl --namespace minio rollout status statefulset/minio --timeout 3m >/dev/null
 }
 
-down() { [ "$ours" = no ] || "$cluster" down; }
+# On a cluster of yours, only what `up` has put there goes; the CRDs stay, since your own resources would go with them.
+down() {
+  if [ "$ours" != no ]; then
+    "$cluster" down
+  elif [ -n "$installed" ]; then
+    on helm uninstall lakehouse --namespace lakehouse-system --ignore-not-found >/dev/null
+    on kubectl delete namespace minio --ignore-not-found >/dev/null
+  fi
+}
 
 command=${1:-}
 [ $# -eq 0 ] || shift
@@ -104,6 +114,6 @@ case $command in
       on "${stories[@]}" --test 'cluster_*' -- --test-threads "${LAKEHOUSE_E2E_THREADS:-4}" "$@"
     fi
     ;;
-  down) down ;;
+  down) installed=yes && down ;;
   *) sed -n '2,/^set -/{/^set -/d; s/^# \{0,1\}//; p}' "$0"; exit 2 ;;
 esac
