@@ -1,0 +1,1 @@
+//! Language models behind one door: routing by model name, providers, streaming, and chatd.
