@@ -21,6 +21,7 @@ use crate::{
     change::{self, Offer},
     codec,
     collect::GRACE,
+    history::with_current,
     read::{Decoded, PARALLEL, Stored},
     schema,
 };
@@ -272,17 +273,6 @@ impl Catalog {
             Err(error) => Err(error),
         }
     }
-}
-
-/// The kept versions and the current one, newest first.
-fn with_current(mut kept: Vec<u64>, current: Option<&Arc<DatasetManifest>>) -> Vec<u64> {
-    if let Some(current) = current
-        && !kept.contains(&current.version)
-    {
-        kept.push(current.version);
-        kept.sort_unstable_by(|a, b| b.cmp(a));
-    }
-    kept
 }
 
 /// Counts lost races and waits a little longer after each.

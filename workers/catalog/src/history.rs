@@ -1,5 +1,7 @@
 //! Earlier versions: archived when another one takes their place, and immutable from then on.
 
+use std::sync::Arc;
+
 use futures::{StreamExt, TryStreamExt, stream};
 use lakehouse_contract::{
     DatasetManifest, DatasetName,
@@ -47,6 +49,31 @@ impl Catalog {
         Ok(answer)
     }
 
+    /// One kept version of a dataset by its number: the current one, or one of the history. A dataset that was removed or whose
+    /// current manifest is damaged still has its history.
+    pub async fn get_version(&self, name: &DatasetName, version: u64) -> Result<Arc<DatasetManifest>> {
+        let current = match self.get(name).await {
+            Ok(current) => current,
+            Err(Error::Damaged { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(current) = current.as_ref().filter(|current| current.version == version) {
+            return Ok(current.clone());
+        }
+        // What was current meanwhile lies in the history already: it is archived before another takes its place.
+        match self.version(name, version).await {
+            Ok(found) => Ok(Arc::new(found)),
+            Err(Error::UnknownVersion { .. }) => {
+                let kept = with_current(self.kept_versions(name).await?, current.as_ref());
+                if kept.is_empty() {
+                    return Err(Error::UnknownDataset(name.clone()));
+                }
+                Err(Error::UnknownVersion { name: name.clone(), version: Some(version), kept })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// The versions in the history, newest first. The current one is among them when it was archived before.
     pub(crate) async fn kept_versions(&self, name: &DatasetName) -> Result<Vec<u64>> {
         let folder = keys::history(name);
@@ -87,4 +114,15 @@ impl Catalog {
         }
         Ok(found)
     }
+}
+
+/// The kept versions and the current one, newest first.
+pub(crate) fn with_current(mut kept: Vec<u64>, current: Option<&Arc<DatasetManifest>>) -> Vec<u64> {
+    if let Some(current) = current
+        && !kept.contains(&current.version)
+    {
+        kept.push(current.version);
+        kept.sort_unstable_by(|a, b| b.cmp(a));
+    }
+    kept
 }

@@ -72,6 +72,30 @@ async fn an_unknown_version_is_refused_with_the_kept_ones() {
 }
 
 #[tokio::test]
+async fn a_kept_version_is_found_by_its_number() {
+    on_every_store(async |store| {
+        let [first, second, third] = three_versions(&store).await;
+        let catalog = Catalog::new(store.clone());
+        let sales = name("sales");
+        for expected in [&first, &second, &third] {
+            assert_eq!(
+                catalog.get_version(&sales, expected.version).await.unwrap().objects,
+                expected.objects
+            );
+        }
+        let error = catalog.get_version(&sales, 4).await.unwrap_err();
+        assert_eq!(error.to_string(), "dataset `sales` has no version 4; versions 3, 2, 1 are kept");
+        let error = catalog.get_version(&name("none"), 1).await.unwrap_err();
+        assert!(matches!(error, Error::UnknownDataset(_)));
+        damage(&store, "sales").await;
+        assert_eq!(catalog.get_version(&sales, 2).await.unwrap().objects, second.objects);
+        assert!(catalog.remove(&sales).await.unwrap());
+        assert_eq!(catalog.get_version(&sales, 1).await.unwrap().objects, first.objects);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_version_whose_rows_are_gone_is_not_served_again() {
     let store = Store::memory();
     let [first, _, third] = three_versions(&store).await;

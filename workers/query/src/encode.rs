@@ -1,13 +1,18 @@
 //! A result as bytes: JSON in one piece, Arrow IPC and CSV in a stream.
 
+use std::mem;
+
 use arrow::{
     array::{Array, RecordBatch, StructArray},
     datatypes::SchemaRef,
     ipc::writer::StreamWriter,
 };
 
+use bytes::Bytes;
+
 use crate::{
     Error,
+    sink::Sink,
     values::{Column, Shape},
 };
 
@@ -75,14 +80,15 @@ impl Encoder {
             }
         })
     }
+}
 
-    /// Whether the bytes can be handed on before the end.
-    pub(crate) fn streams(&self) -> bool {
-        !matches!(self, Self::Json { .. })
-    }
+/// Bytes of a streamed body that are handed on together.
+const PIECE: usize = 256 << 10;
 
-    /// Writes a batch of rows.
-    pub(crate) fn rows(&mut self, batch: StructArray) -> Result<(), Error> {
+impl Sink for Encoder {
+    type Piece = Bytes;
+
+    fn rows(&mut self, batch: StructArray) -> Result<(), Error> {
         match self {
             Self::Json { out, rows, limit } => {
                 // A row of huge texts is refused before it is written, and not after.
@@ -127,32 +133,26 @@ impl Encoder {
         }
     }
 
-    /// Writes what comes after the last row.
-    pub(crate) fn finish(&mut self) -> Result<(), Error> {
-        match self {
-            Self::Json { out, rows, .. } => {
+    /// JSON is one piece: it is not known before the end whether it becomes too large.
+    fn ready(&mut self) -> Option<Bytes> {
+        let out = match self {
+            Self::Json { .. } => return None,
+            Self::Arrow(writer) => writer.get_mut(),
+            Self::Csv { out, .. } => out,
+        };
+        (out.len() >= PIECE).then(|| mem::take(out).into())
+    }
+
+    fn finish(self) -> Result<Option<Bytes>, Error> {
+        let rest = match self {
+            Self::Json { mut out, rows, .. } => {
                 out.extend_from_slice(format!("],\"row_count\":{rows}}}").as_bytes());
-                Ok(())
+                out
             }
-            Self::Arrow(writer) => writer.finish().map_err(|error| ipc(&error)),
-            Self::Csv { .. } => Ok(()),
-        }
-    }
-
-    /// Bytes that are ready.
-    pub(crate) fn buffered(&self) -> usize {
-        match self {
-            Self::Json { out, .. } | Self::Csv { out, .. } => out.len(),
-            Self::Arrow(writer) => writer.get_ref().len(),
-        }
-    }
-
-    /// Takes the bytes that are ready.
-    pub(crate) fn take(&mut self) -> Vec<u8> {
-        match self {
-            Self::Json { out, .. } | Self::Csv { out, .. } => std::mem::take(out),
-            Self::Arrow(writer) => std::mem::take(writer.get_mut()),
-        }
+            Self::Arrow(writer) => writer.into_inner().map_err(|error| ipc(&error))?,
+            Self::Csv { out, .. } => out,
+        };
+        Ok((!rest.is_empty()).then(|| rest.into()))
     }
 }
 

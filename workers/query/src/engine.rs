@@ -13,6 +13,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use lakehouse_catalog::Catalog;
@@ -28,10 +29,13 @@ use crate::{
     Error, Format, Settings, Views,
     cache::Cache,
     database::{BLOBS, Database},
+    encode::Encoder,
     error::Scrub,
-    gate::Gate,
+    gate::{Gate, Place},
     generation::Generation,
     run::{Job, Piece},
+    sink::{Batched, Open, Sink},
+    version::Versions,
     watch::Watch,
 };
 
@@ -47,6 +51,7 @@ pub(crate) struct Inner {
     pub(crate) cache: Cache,
     pub(crate) scrub: Scrub,
     pub(crate) generation: Arc<ArcSwap<Generation>>,
+    pub(crate) versions: Versions,
     pub(crate) refreshing: Mutex<()>,
     /// The current database has failed for good; the next refresh opens another one.
     pub(crate) doomed: AtomicBool,
@@ -69,6 +74,7 @@ impl Engine {
             scrub: Scrub::new(&settings),
             generation: Arc::new(ArcSwap::from_pointee(Generation::empty(database))),
             refreshing: Mutex::new(()),
+            versions: Versions::default(),
             doomed: AtomicBool::new(false),
             followed: AtomicBool::new(false),
             wake: Arc::default(),
@@ -103,37 +109,70 @@ impl Engine {
 
     /// Runs a query and waits for the first piece of its answer. Dropping the future or the answer ends the query.
     pub async fn query(&self, request: SqlRequest, format: Format) -> Result<Answer, Error> {
-        let place = Arc::new(self.inner.gate.enter().await?);
-        let timeout = self.inner.settings.timeout;
-        let watch = Watch::start(timeout, place.clone());
+        let Settings { timeout, stall_timeout, max_result_bytes, .. } = self.inner.settings;
+        let place = self.inner.gate.enter().await?;
+        let open: Open<Encoder> =
+            Box::new(move |shape, schema| Encoder::start(format, shape, schema, max_result_bytes));
+        let pieces = self.start(request, place, Patience { timeout, stall_timeout }, open).await?;
+        Ok(Answer { format, pieces })
+    }
+
+    /// Runs a query for this process, which reads its rows in batches. The fence is that of every query.
+    ///
+    /// The query may work for `timeout`; the time that the reader takes between two batches does not count and has no end.
+    /// It takes no place from those that callers wait for: whoever runs it decides how many run beside it. Types that
+    /// Arrow has no exact place for come as text. Dropping the future or the batches ends the query.
+    pub async fn batches(&self, request: SqlRequest, timeout: Duration) -> Result<Batches, Error> {
+        let patience = Patience { timeout, stall_timeout: Duration::MAX };
+        let open: Open<Batched> = Box::new(|_, schema| Ok(Batched::start(schema)));
+        let mut pieces = self.start(request, Place::apart(), patience, open).await?;
+        let empty = pieces.next().await.transpose()?;
+        let schema =
+            empty.ok_or_else(|| Error::Internal("a query ended without its columns".into()))?.schema();
+        Ok(Batches { schema, pieces })
+    }
+
+    async fn start<S: Sink>(
+        &self,
+        request: SqlRequest,
+        place: Place,
+        patience: Patience,
+        open: Open<S>,
+    ) -> Result<Pieces<S::Piece>, Error> {
+        let place = Arc::new(place);
+        let watch = Watch::start(patience.timeout, place.clone());
         // From here on, whatever drops this ends the query.
         let caller = Caller { watch: watch.clone() };
-        let (sender, mut pieces) = mpsc::channel(AHEAD);
-        let SqlRequest { sql, params, limit } = request;
+        let (sender, mut receiver) = mpsc::channel(AHEAD);
         let job = Job {
             engine: self.inner.clone(),
-            sql,
-            params,
-            limit,
-            format,
+            request,
+            open,
             watch: watch.clone(),
             pieces: sender,
+            stall_timeout: patience.stall_timeout,
             runtime: Handle::current(),
             sent: Cell::new(false),
             place,
         };
         job.spawn().map_err(|error| Error::Internal(format!("a thread for the query: {error}")))?;
         let first = tokio::select! {
-            first = pieces.recv() => first,
+            first = receiver.recv() => first,
             // DuckDB may notice an interrupt late; the caller is answered in time all the same.
             ended = late(&watch) => return Err(ended),
         };
         match first {
             Some(Piece::Failed(error)) => Err(error),
-            Some(first) => Ok(Answer { format, first: Some(first), pieces, whole: false, _caller: caller }),
+            Some(first) => Ok(Pieces { first: Some(first), receiver, whole: false, _caller: caller }),
             None => Err(Error::Internal("a query ended without an answer".into())),
         }
     }
+}
+
+/// How long a query may work, and how long it waits for a reader that takes nothing.
+struct Patience {
+    timeout: Duration,
+    stall_timeout: Duration,
 }
 
 /// Pieces of a body that wait for the reader.
@@ -159,15 +198,43 @@ impl Drop for Caller {
     }
 }
 
+/// What a query's thread hands on, the first piece of which is there.
+struct Pieces<T> {
+    first: Option<Piece<T>>,
+    receiver: mpsc::Receiver<Piece<T>>,
+    /// The last piece was there.
+    whole: bool,
+    _caller: Caller,
+}
+
+impl<T: Unpin> Stream for Pieces<T> {
+    type Item = Result<T, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.whole {
+            return Poll::Ready(None);
+        }
+        let piece = match self.first.take() {
+            Some(first) => Some(first),
+            None => ready!(self.receiver.poll_recv(context)),
+        };
+        if !matches!(piece, Some(Piece::More(_))) {
+            self.whole = true;
+        }
+        Poll::Ready(match piece {
+            Some(Piece::More(piece)) => Some(Ok(piece)),
+            Some(Piece::End(piece)) => piece.map(Ok),
+            Some(Piece::Failed(error)) => Some(Err(error)),
+            None => Some(Err(Error::Internal("the query broke off".into()))),
+        })
+    }
+}
+
 /// An answer whose first bytes are there. A stream that ends with an error is not a whole answer.
 pub struct Answer {
     /// How the bytes are to be read.
     pub format: Format,
-    first: Option<Piece>,
-    pieces: mpsc::Receiver<Piece>,
-    /// The last piece was there.
-    whole: bool,
-    _caller: Caller,
+    pieces: Pieces<Bytes>,
 }
 
 impl Answer {
@@ -190,22 +257,28 @@ impl Stream for Answer {
     type Item = Result<Bytes, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.whole {
-            return Poll::Ready(None);
-        }
-        let piece = match self.first.take() {
-            Some(first) => Some(first),
-            None => ready!(self.pieces.poll_recv(context)),
-        };
-        Poll::Ready(match piece {
-            Some(Piece::Bytes(bytes)) => Some(Ok(bytes)),
-            Some(Piece::End(bytes)) => {
-                self.whole = true;
-                (!bytes.is_empty()).then_some(Ok(bytes))
-            }
-            Some(Piece::Failed(error)) => Some(Err(error)),
-            None => Some(Err(Error::Internal("the query broke off".into()))),
-        })
+        self.pieces.poll_next_unpin(context)
+    }
+}
+
+/// The rows of a query for this process, in their order. A stream that ends with an error has not given all of them.
+pub struct Batches {
+    schema: SchemaRef,
+    pieces: Pieces<RecordBatch>,
+}
+
+impl Batches {
+    /// The columns, also when there are no rows.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+}
+
+impl Stream for Batches {
+    type Item = Result<RecordBatch, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.pieces.poll_next_unpin(context)
     }
 }
 

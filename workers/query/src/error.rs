@@ -19,6 +19,14 @@ pub enum Error {
     /// The parameters do not fit the statement.
     #[error("{0}")]
     Params(String),
+    /// A version that is not kept, or one of a dataset that there is not.
+    #[error("{message}")]
+    UnknownVersion {
+        /// What there is instead.
+        message: String,
+        /// The versions that are kept, newest first.
+        kept: Vec<u64>,
+    },
     /// A dataset whose manifest or files cannot be read.
     #[error("the dataset `{dataset}` cannot be read: {message}")]
     Dataset {
@@ -67,6 +75,7 @@ impl From<Error> for Problem {
             Error::Sql(_) => (StatusCode::BAD_REQUEST, "sql_error"),
             Error::Refused(_) => (StatusCode::BAD_REQUEST, "sql_refused"),
             Error::Params(_) => (StatusCode::BAD_REQUEST, "bad_params"),
+            Error::UnknownVersion { .. } => (StatusCode::BAD_REQUEST, "unknown_version"),
             Error::Dataset { .. } => (StatusCode::BAD_GATEWAY, "dataset_unreadable"),
             Error::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "result_too_large"),
             Error::OutOfMemory(_) => (StatusCode::INSUFFICIENT_STORAGE, "out_of_memory"),
@@ -81,6 +90,7 @@ impl From<Error> for Problem {
         };
         let problem = Self::new(status, code, error.to_string());
         match error {
+            Error::UnknownVersion { kept, .. } => problem.details(json!({ "kept": kept })),
             Error::Dataset { dataset, .. } => problem.details(json!({ "dataset": dataset })),
             Error::TooLarge { limit } => problem.details(json!({ "limit_bytes": limit })),
             Error::Timeout { limit } => problem.details(json!({ "limit_seconds": limit.as_secs_f64() })),

@@ -1,15 +1,16 @@
 //! What a caller's SQL may say: one SELECT-like statement over datasets, and nothing of the machine below them.
 //!
 //! DuckDB parses the text (`json_serialize_sql`), so what is judged is what will run. The tree is then walked: tables must
-//! be datasets or names of the statement's own, table functions must be on a short list, and scalar functions must not be
+//! be datasets, versions of them, or names of the statement's own, table functions must be on a short list, and scalar functions must not be
 //! on another. DuckDB's locked settings stand behind all of this as a second fence.
 
 mod lists;
 mod marked;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use duckdb::Connection;
+use lakehouse_contract::DatasetName;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, error::Category};
 
@@ -17,6 +18,7 @@ use crate::{
     Error,
     error::Scrub,
     generation::{Generation, Known},
+    version::Version,
 };
 
 /// A statement that may run.
@@ -26,6 +28,8 @@ pub(crate) struct Statement {
     pub(crate) sql: String,
     /// The datasets that it reads, by the lower case of their names.
     pub(crate) datasets: BTreeSet<String>,
+    /// The versions that it reads by their numbers, by the lower case of how it names them.
+    pub(crate) versions: BTreeMap<String, Version>,
 }
 
 /// The parts that one query may have. The time to plan grows with their square.
@@ -79,11 +83,17 @@ impl Parsed<'_> {
         limit: Option<u64>,
     ) -> Result<Statement, Error> {
         let Self { judged, explained, tree } = self;
-        let mut walk =
-            Walk { generation, sql: judged, ctes: BTreeSet::new(), datasets: BTreeSet::new(), selects: 0 };
+        let mut walk = Walk {
+            generation,
+            sql: judged,
+            ctes: BTreeSet::new(),
+            datasets: BTreeSet::new(),
+            versions: BTreeMap::new(),
+            selects: 0,
+        };
         walk.collect_ctes(&tree)?;
         walk.node(&tree)?;
-        let datasets = walk.datasets;
+        let Walk { datasets, versions, .. } = walk;
         let read = |text: &str| serialized(connection, scrub, text);
         let judged = without_end(judged, &tree, read);
         let sql = match limit {
@@ -95,7 +105,7 @@ impl Parsed<'_> {
             // DuckDB counts no further, and there are no more rows than that.
             Some(_) | None => judged.to_owned(),
         };
-        Ok(Statement { sql, datasets })
+        Ok(Statement { sql, datasets, versions })
     }
 }
 
@@ -191,6 +201,7 @@ struct Walk<'a> {
     sql: &'a str,
     ctes: BTreeSet<String>,
     datasets: BTreeSet<String>,
+    versions: BTreeMap<String, Version>,
     selects: usize,
 }
 
@@ -203,8 +214,11 @@ impl Walk<'_> {
                 let entries = fields.get("cte_map").and_then(|map| map["map"].as_array());
                 for entry in entries.into_iter().flatten() {
                     let name = entry["key"].as_str().unwrap_or_default().to_lowercase();
-                    // Outside its scope such a name would lead to DuckDB's own view, or to a file.
-                    if self.generation.is_reserved(&name) || name.contains('/') {
+                    // Outside its scope such a name would lead to DuckDB's own view, to a file, or to a version.
+                    if self.generation.is_reserved(&name)
+                        || name.contains('/')
+                        || Version::parse(&name).is_some()
+                    {
                         return Err(Error::Refused(format!("`{name}` cannot be the name of a WITH query")));
                     }
                     self.ctes.insert(name);
@@ -274,6 +288,10 @@ impl Walk<'_> {
                 Known::Broken { dataset, message } => {
                     Err(Error::Dataset { dataset: dataset.to_owned(), message: message.to_owned() })
                 }
+                // The view of a version is the query's own, and so in no schema of the database.
+                Known::Nothing if catalog.is_empty() && schema.to_lowercase() != "memory" => {
+                    self.version(table, fields)
+                }
                 Known::Nothing => Err(self.unknown(table, fields)),
             },
             _ => {
@@ -284,10 +302,23 @@ impl Walk<'_> {
         }
     }
 
+    /// A name that no dataset has may be that of a version: a dataset as it was.
+    fn version(&mut self, table: &str, fields: &Map<String, Value>) -> Result<(), Error> {
+        let version = Version::parse(table).ok_or_else(|| self.unknown(table, fields))?;
+        let Version { dataset, number } = version;
+        let spelled = self.generation.spelled(&dataset.as_str().to_lowercase());
+        let dataset = spelled.and_then(|name| DatasetName::parse(name).ok()).unwrap_or(dataset);
+        self.versions.insert(table.to_lowercase(), Version { dataset, number });
+        Ok(())
+    }
+
     /// DuckDB's own sentence, with a dataset's name and not a system view's as the hint.
     fn unknown(&self, name: &str, fields: &Map<String, Value>) -> Error {
         let position = fields.get("query_location").and_then(Value::as_u64);
         let hint = match self.generation.nearest(name) {
+            _ if name.contains('@') => {
+                "\nA version's name is its dataset, `@` and its number: \"sales@3\".".to_owned()
+            }
             Some(near) => format!("\nDid you mean \"{near}\"?"),
             None => "\nSHOW TABLES lists the datasets.".to_owned(),
         };

@@ -32,6 +32,12 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// One that is not among those that a gate gives.
+    pub(crate) fn apart() -> Self {
+        let alone = Arc::new(Semaphore::new(1));
+        Self { permit: Mutex::new(alone.try_acquire_owned().ok()), stuck: Arc::default(), count: 0 }
+    }
+
     /// Lets another query work although this one, which was told to end, does not: some of DuckDB's functions notice no
     /// interrupt. As many as there are places may be passed by like this; the next ones keep theirs.
     pub(crate) fn pass_by(&self) {

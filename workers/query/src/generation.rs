@@ -54,6 +54,14 @@ impl Generation {
         }
     }
 
+    /// A dataset's name as it is spelled, whether or not a view stands for it.
+    pub(crate) fn spelled(&self, lower_case_name: &str) -> Option<&str> {
+        Some(match self.entries.get(lower_case_name)? {
+            Entry::View(manifest) => manifest.name.as_str(),
+            Entry::Broken { name, .. } => name,
+        })
+    }
+
     pub(crate) fn is_reserved(&self, lower_case_name: &str) -> bool {
         self.database.is_reserved(lower_case_name)
     }

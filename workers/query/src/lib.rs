@@ -5,8 +5,9 @@
 //!
 //! ```text
 //! catalogue ─► refresh ─► views ─┐
-//!                                ├─► session ─► answer (JSON, Arrow IPC, CSV)
+//!                                ├─► session ─► answer (JSON, Arrow IPC, CSV), or batches for this process
 //! SQL ─► gate ─► thread ─► fence ┘
+//!                            └─► a version by its number ─► a view of this query's own
 //! ```
 
 mod cache;
@@ -24,12 +25,14 @@ mod refresh;
 mod run;
 mod service;
 mod settings;
+mod sink;
 mod values;
+mod version;
 mod view;
 mod watch;
 
 pub use encode::Format;
-pub use engine::{Answer, Engine};
+pub use engine::{Answer, Batches, Engine};
 pub use error::Error;
 pub use lakehouse_contract::sql::{ViewInfo, Views};
 pub use service::router;

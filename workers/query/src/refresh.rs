@@ -35,7 +35,13 @@ impl Inner {
         } else {
             self.generation.load_full()
         };
-        let followed = self.follow_catalog(&current).await;
+        self.versions.forget();
+        let followed = if self.settings.views {
+            self.follow_catalog(&current).await
+        } else {
+            self.generation.store(current);
+            Ok(())
+        };
         if doomed && followed.is_err() {
             self.doomed.store(true, Ordering::Relaxed);
         }

@@ -1,29 +1,26 @@
 //! One query from its text to its bytes, on a thread of its own.
 //!
 //! ```text
-//! session ─► fence ─► files here ─► prepare ─► bind ─► batches ─► encoder ─► pieces ─► body
+//! session ─► fence ─► files here ─► prepare ─► bind ─► batches ─► sink ─► pieces ─► body, or reader
 //! ```
 
 use std::{
     cell::Cell,
-    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
 };
 
 use arrow::array::Array;
-use bytes::Bytes;
 use duckdb::{Connection, Statement};
-use serde_json::Value;
+use lakehouse_contract::{DatasetManifest, sql::SqlRequest};
 use tokio::{runtime::Handle, sync::mpsc};
 use tracing::error;
 
 use crate::{
-    Error, Format,
+    Error,
     cache::Pin,
     database::Session,
-    encode::Encoder,
     engine::Inner,
     error::is_fatal,
     fence,
@@ -31,30 +28,33 @@ use crate::{
     generation::Generation,
     memory, params,
     recast::{self, Recast},
+    sink::{Open, Sink},
     values::Shape,
+    version::Version,
+    view,
     watch::Watch,
 };
 
 /// What a thread hands to the answer.
 #[derive(Debug)]
-pub(crate) enum Piece {
-    /// The next bytes of the body.
-    Bytes(Bytes),
-    /// The last bytes, if any are left: the body is whole. Without this, what came before is not an answer.
-    End(Bytes),
-    /// There is no answer, or the body breaks off here.
+pub(crate) enum Piece<T> {
+    /// A part of the answer.
+    More(T),
+    /// The last part, if any is left: the answer is whole. Without this, what came before is not an answer.
+    End(Option<T>),
+    /// There is no answer, or it breaks off here.
     Failed(Error),
 }
 
 /// A query that has a place.
-pub(crate) struct Job {
+pub(crate) struct Job<S: Sink> {
     pub(crate) engine: Arc<Inner>,
-    pub(crate) sql: String,
-    pub(crate) params: Vec<Value>,
-    pub(crate) limit: Option<u64>,
-    pub(crate) format: Format,
+    pub(crate) request: SqlRequest,
+    pub(crate) open: Open<S>,
     pub(crate) watch: Arc<Watch>,
-    pub(crate) pieces: mpsc::Sender<Piece>,
+    pub(crate) pieces: mpsc::Sender<Piece<S::Piece>>,
+    /// How long a reader may take nothing.
+    pub(crate) stall_timeout: Duration,
     pub(crate) runtime: Handle,
     /// Whether the caller has had a part of the answer.
     pub(crate) sent: Cell<bool>,
@@ -62,13 +62,10 @@ pub(crate) struct Job {
     pub(crate) place: Arc<Place>,
 }
 
-/// Bytes of a streamed body that are handed on together.
-const PIECE: usize = 256 << 10;
-
 /// Room for the deepest tree that DuckDB's parser lets through, in DuckDB's planner and in ours.
 const STACK: usize = 64 << 20;
 
-impl Job {
+impl<S: Sink> Job<S> {
     /// Starts the thread.
     pub(crate) fn spawn(self) -> std::io::Result<()> {
         std::thread::Builder::new().name("query".into()).stack_size(STACK).spawn(move || self.run()).map(drop)
@@ -84,23 +81,23 @@ impl Job {
                 if self.watch.verdict().is_none() {
                     session.keep();
                 }
-                Piece::End(rest.into())
+                Piece::End(rest)
             }
             Ok(Err(error)) => Piece::Failed(error),
             Err(_) => Piece::Failed(Error::Internal("the thread of a query panicked".into())),
         };
-        let Self { place, pieces, runtime, engine, .. } = self;
+        let Self { place, pieces, runtime, stall_timeout, .. } = self;
         // DuckDB has done its work; the reader may take its time with the rest.
         drop(place);
         match last {
             Piece::Failed(Error::Gone) => drop(pieces.try_send(last)),
-            last => drop(runtime.block_on(hand(&pieces, engine.settings.stall_timeout, last))),
+            last => drop(runtime.block_on(hand(&pieces, stall_timeout, last))),
         }
         memory::make_room();
     }
 
-    /// Answers the query but for the last bytes.
-    fn work(&self) -> Result<(Session, Vec<u8>), Error> {
+    /// Answers the query but for the last piece.
+    fn work(&self) -> Result<(Session, Option<S::Piece>), Error> {
         match self.work_with(params::start) {
             // When a thread of a stream fails, DuckDB may tell of the interrupt that stopped the others and not of the
             // failure, which has ended the transaction. Run as a whole, in one of its own, the statement tells what is wrong.
@@ -111,7 +108,7 @@ impl Job {
         }
     }
 
-    fn work_with(&self, start: params::Start) -> Result<(Session, Vec<u8>), Error> {
+    fn work_with(&self, start: params::Start) -> Result<(Session, Option<S::Piece>), Error> {
         let engine = &self.engine;
         let database = engine.generation.load().database.clone();
         let opened = database.session(|| engine.generation.load_full());
@@ -135,20 +132,69 @@ impl Job {
         connection: &Connection,
         generation: &Generation,
         start: params::Start,
-    ) -> Result<Vec<u8>, Error> {
+    ) -> Result<Option<S::Piece>, Error> {
         let engine = &self.engine;
-        let parsed = fence::parse(connection, &engine.scrub, &self.sql, engine.settings.max_sql_bytes)?;
-        let statement = parsed.check(connection, generation, &engine.scrub, self.limit)?;
-        let _pins = self.pins(generation, &statement.datasets)?;
-        let answered = self.attempt(connection, &statement.sql, start);
-        answered.map_err(|error| blamed(error, generation, &statement.datasets))
+        let SqlRequest { sql, limit, .. } = &self.request;
+        let parsed = fence::parse(connection, &engine.scrub, sql, engine.settings.max_sql_bytes)?;
+        let statement = parsed.check(connection, generation, &engine.scrub, *limit)?;
+        let sources = self.sources(generation, &statement)?;
+        let _pins = self.pins(&sources)?;
+        let seen = sources.iter().try_for_each(|source| self.show(connection, source));
+        let answered = seen.and_then(|()| self.attempt(connection, &statement.sql, start));
+        answered.map_err(|error| blamed(error, &sources))
+    }
+
+    /// What a statement reads. A version that is not the current one is looked for in the history.
+    fn sources(&self, generation: &Generation, statement: &fence::Statement) -> Result<Vec<Source>, Error> {
+        let fence::Statement { datasets, versions, .. } = statement;
+        let current = datasets.iter().filter_map(|name| generation.manifest(name));
+        let mut sources: Vec<Source> =
+            current.map(|manifest| Source { manifest: manifest.clone(), version: None }).collect();
+        for version in versions.values() {
+            let current = generation.manifest(&version.dataset.as_str().to_lowercase());
+            let manifest = match current.filter(|current| current.version == version.number) {
+                Some(current) => current.clone(),
+                None => self.wait(self.engine.versions.find(&self.engine.catalog, version))?,
+            };
+            sources.push(Source { manifest, version: Some(version.clone()) });
+        }
+        Ok(sources)
+    }
+
+    /// Makes the view of a version, which goes with the query's transaction. Datasets have theirs already.
+    fn show(&self, connection: &Connection, source: &Source) -> Result<(), Error> {
+        if source.version.is_none() {
+            return Ok(());
+        }
+        let Source { manifest, .. } = source;
+        let files: Vec<_> = manifest.objects.iter().map(|object| self.engine.cache.path(object)).collect();
+        let view = view::create_temporary(&source.name(), &view::select(manifest, &files));
+        connection.execute_batch(&view).map_err(|error| {
+            let message = self.engine.scrub.text(&error.to_string());
+            Error::Dataset { dataset: source.name(), message }
+        })
+    }
+
+    /// Waits for something that the query needs, as long as it may go on.
+    fn wait<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.runtime.block_on(async {
+            tokio::select! {
+                done = work => done,
+                ended = self.watch.ended() => Err(ended),
+            }
+        })
     }
 
     /// Runs a statement that may run.
-    fn attempt(&self, connection: &Connection, sql: &str, start: params::Start) -> Result<Vec<u8>, Error> {
+    fn attempt(
+        &self,
+        connection: &Connection,
+        sql: &str,
+        start: params::Start,
+    ) -> Result<Option<S::Piece>, Error> {
         let failed = |error: duckdb::Error| self.engine.scrub.error(&error);
         let mut prepared = connection.prepare(sql).map_err(failed)?;
-        let params = params::bind(&prepared, &self.params)?;
+        let params = params::bind(&prepared, &self.request.params)?;
         let shape = match start(&mut prepared, &params) {
             Ok(()) => Some(Shape::of(&prepared)).filter(|shape| !recast::is_needed(shape)),
             Err(error) if recast::is_unreadable(&error) => None,
@@ -164,73 +210,78 @@ impl Job {
         self.encode(&around, &recast.shape())
     }
 
-    /// Brings the files of the datasets here, unless they are here, and keeps them.
-    fn pins(&self, generation: &Generation, names: &BTreeSet<String>) -> Result<Vec<Pin>, Error> {
-        let manifests = names.iter().filter_map(|name| generation.manifest(name));
+    /// Brings the files of the sources here, unless they are here, and keeps them.
+    fn pins(&self, sources: &[Source]) -> Result<Vec<Pin>, Error> {
         let mut pins = Vec::new();
-        for manifest in manifests {
-            for object in &manifest.objects {
-                let pin = self.runtime.block_on(async {
-                    tokio::select! {
-                        pin = self.engine.cache.pin(object) => pin.map_err(|error| Error::Dataset {
-                            dataset: manifest.name.to_string(),
-                            message: error.to_string(),
-                        }),
-                        ended = self.watch.ended() => Err(ended),
-                    }
-                })?;
-                pins.push(pin);
+        for source in sources {
+            for object in &source.manifest.objects {
+                let pin = async {
+                    let pin = self.engine.cache.pin(object).await;
+                    pin.map_err(|error| Error::Dataset { dataset: source.name(), message: error.to_string() })
+                };
+                pins.push(self.wait(pin)?);
             }
         }
         Ok(pins)
     }
 
-    /// Hands on the rows, all but the last bytes of them.
-    fn encode(&self, rows: &Statement<'_>, shape: &Shape) -> Result<Vec<u8>, Error> {
-        let limit = self.engine.settings.max_result_bytes;
-        let mut encoder = Encoder::start(self.format, shape, &rows.schema(), limit)?;
-        let mut left = self.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    /// Hands on the rows, all but the last piece of them.
+    fn encode(&self, rows: &Statement<'_>, shape: &Shape) -> Result<Option<S::Piece>, Error> {
+        let mut sink = (self.open)(shape, &rows.schema())?;
+        let limit = self.request.limit;
+        let mut left = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
         while left > 0 {
             let batch = rows.step().map_err(|error| self.engine.scrub.error(&error))?;
             let Some(batch) = batch else { break };
             let batch = if batch.len() > left { batch.slice(0, left) } else { batch };
             left -= batch.len();
-            encoder.rows(batch)?;
-            if encoder.streams() && encoder.buffered() >= PIECE {
-                self.send(encoder.take())?;
+            sink.rows(batch)?;
+            while let Some(piece) = sink.ready() {
+                self.send(piece)?;
             }
         }
-        encoder.finish()?;
-        Ok(encoder.take())
+        sink.finish()
     }
 
-    fn send(&self, bytes: Vec<u8>) -> Result<(), Error> {
+    fn send(&self, piece: S::Piece) -> Result<(), Error> {
         self.sent.set(true);
-        let patience = self.engine.settings.stall_timeout;
-        let handed = hand(&self.pieces, patience, Piece::Bytes(bytes.into()));
+        let handed = hand(&self.pieces, self.stall_timeout, Piece::More(piece));
         self.watch.off_the_clock(|| self.runtime.block_on(handed))
+    }
+}
+
+/// A dataset that a statement reads, by its name or by a version's.
+struct Source {
+    manifest: Arc<DatasetManifest>,
+    version: Option<Version>,
+}
+
+impl Source {
+    /// The name that it has in SQL, but for its case.
+    fn name(&self) -> String {
+        self.version.as_ref().map_or_else(|| self.manifest.name.to_string(), Version::to_string)
     }
 }
 
 /// An error that names a file is about the dataset that the file belongs to. A reader that stumbles without a name can
 /// only have stumbled over the one dataset that there is.
-fn blamed(error: Error, generation: &Generation, names: &BTreeSet<String>) -> Error {
+fn blamed(error: Error, sources: &[Source]) -> Error {
     let (Error::Sql(message) | Error::Refused(message) | Error::Internal(message)) = &error else {
         return error;
     };
     let stumbled = message.starts_with("IO Error") || message.starts_with("Invalid Error");
-    let mut owners = names.iter().filter_map(|name| generation.manifest(name)).filter(|manifest| {
-        (stumbled && names.len() == 1)
-            || manifest.objects.iter().any(|object| message.contains(&object.sha256))
+    let mut owners = sources.iter().filter(|source| {
+        (stumbled && sources.len() == 1)
+            || source.manifest.objects.iter().any(|object| message.contains(&object.sha256))
     });
     match owners.next() {
-        Some(manifest) => Error::Dataset { dataset: manifest.name.to_string(), message: message.clone() },
+        Some(source) => Error::Dataset { dataset: source.name(), message: message.clone() },
         None => error,
     }
 }
 
-/// Gives a piece to the body. A reader that takes nothing for too long has gone for us.
-async fn hand(pieces: &mpsc::Sender<Piece>, patience: Duration, piece: Piece) -> Result<(), Error> {
+/// Gives a piece to the reader. One that takes nothing for too long has gone for us.
+async fn hand<T>(pieces: &mpsc::Sender<Piece<T>>, patience: Duration, piece: Piece<T>) -> Result<(), Error> {
     match tokio::time::timeout(patience, pieces.send(piece)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) | Err(_) => Err(Error::Gone),

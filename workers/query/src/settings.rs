@@ -12,6 +12,9 @@ pub struct Settings {
     pub cache_dir: PathBuf,
     /// The bytes of fetched blobs that are kept. What running queries read stays even beyond it.
     pub cache_limit: u64,
+    /// Whether each dataset is a view by its name. Without, nothing of the catalogue is read before a query asks for it, and a
+    /// query names versions: `"workers@3"`.
+    pub views: bool,
     /// How often the views are compared with the catalogue.
     pub refresh_interval: Duration,
     /// The memory that all queries share, in bytes. What DuckDB does not count, the texts and lists of the rows at hand, may
@@ -44,6 +47,7 @@ impl Settings {
         Self {
             cache_dir: cache_dir.into(),
             cache_limit: 20 << 30,
+            views: true,
             refresh_interval: Duration::from_secs(30),
             memory_limit: 2 << 30,
             threads,

@@ -15,6 +15,11 @@ pub(crate) fn create(name: &str, select: &str) -> String {
     format!("CREATE VIEW main.{} AS {select}", identifier(name))
 }
 
+/// `CREATE TEMP VIEW`: one that its connection alone sees.
+pub(crate) fn create_temporary(name: &str, select: &str) -> String {
+    format!("CREATE TEMP VIEW {} AS {select}", identifier(name))
+}
+
 /// `DROP VIEW`.
 pub(crate) fn drop(name: &str) -> String {
     format!("DROP VIEW main.{}", identifier(name))

@@ -54,8 +54,12 @@ impl Lake {
     }
 
     pub(crate) async fn with(settings: Settings) -> Self {
+        Self::over(Store::memory(), settings).await
+    }
+
+    /// An engine over a store that others may share.
+    pub(crate) async fn over(store: Store, settings: Settings) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::memory();
         let catalog = Catalog::new(store.clone());
         let settings = Settings { cache_dir: folder.path().join("query"), ..settings };
         let engine = Engine::open(store.clone(), catalog.clone(), settings).await.unwrap();
