@@ -11,6 +11,7 @@
 //! datasets/<dataset>/_rejects/<run>.parquet                    rows that did not fit
 //! _vectors/<index>/manifest.json                               what an index is, and which segments it is made of
 //! _vectors/<index>/history/<version>.json                      earlier versions of an index that is built from a dataset
+//! _vectors/<index>/expired/<version>.json                      versions that are kept no longer, until their segments may go
 //! _vectors/<index>/segments/<sha256>.{segment,dead}            vectors, their graph, ids and metadata; and lists of what was deleted
 //! _vectors/<index>/rejects/<inputs>.json                       rows that gave a build no vector, by the digest of its inputs
 //! _vectors/<index>/log/<number>                                writes of clients that no segment holds yet
@@ -106,6 +107,16 @@ pub fn index_history(index: &IndexName) -> String {
 /// One earlier version of an index. Numbers are zero-padded so that a listing is in order.
 pub fn index_version(index: &IndexName, version: u64) -> Key {
     key(format!("{}{version:020}.json", index_history(index)))
+}
+
+/// The prefix of versions of an index that are no longer kept, with its `/`.
+pub fn index_expired(index: &IndexName) -> String {
+    format!("{VECTORS}{index}/expired/")
+}
+
+/// One version of an index that is no longer kept.
+pub fn index_expired_entry(index: &IndexName, version: u64) -> Key {
+    key(format!("{}{version:020}.json", index_expired(index)))
 }
 
 /// The folder of an index's immutable parts, without a trailing `/`. Objects in it are named by their SHA-256.
