@@ -1,1 +1,7 @@
-//! Models that embed text in this process: lexical, and sentence transformers.
+//! Models that turn text into vectors in this process.
+//!
+//! [`lexical`] needs no weights and finds shared words, not meanings.
+
+pub mod lexical;
+
+pub use lexical::Lexical;
