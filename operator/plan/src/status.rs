@@ -1,72 +1,36 @@
-//! What a Dataset's user is told: conditions and numbers, computed from facts.
+//! What a resource's user is told: conditions and numbers, computed from facts.
 //!
-//! Receives what an executor found ([`Facts`]), the status as it was, and the clock. Hands on the whole status. Equal
-//! facts give an equal status, so that writing it twice changes nothing: a condition's time moves only with its value.
+//! Receives what an executor found ([`Facts`], [`IndexFacts`]), the status as it was, and the clock. Hands on the whole status.
+//! Equal facts give an equal status, so that writing it twice changes nothing: a condition's time moves only with its value.
 //!
 //! While work goes on, `Ready` keeps the verdict it had on this generation of the spec: a dataset that is refreshed
-//! stays ready, and one whose spec was edited is not ready until the edit is served.
+//! stays ready, and one whose spec was edited is not ready until the edit is served. An index is told of alike.
 
 mod conditions;
+mod dataset;
+mod vector_index;
 
-use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use lakehouse_contract::{DatasetManifest, ingest::Progress};
-use lakehouse_crds::{
-    DatasetStatus,
-    conditions::{INGESTED, PUBLISHED, READY, RECONCILING, SERVED, SOURCE_REACHABLE, STALLED},
-    dataset::{Format, IngestProgress, LastIngest, StatusColumn, StatusSource},
-};
+use lakehouse_contract::ingest::Progress;
+use lakehouse_crds::conditions::{Condition, READY, RECONCILING, STALLED};
 
-use crate::{ReadyDataset, Reason, Retry, convert, dataset::Refusal, human};
-use conditions::{Verdict, Verdicts, whole_seconds};
+pub use dataset::{Facts, SourceFacts, dataset, deleting};
+pub use vector_index::{DatasetFacts, EmbedderFacts, IndexFacts, deleting_index, vector_index};
 
-/// Everything that decides a Dataset's status.
-#[derive(Clone, Debug)]
-pub struct Facts<'a> {
-    /// The generation of the spec; absent where no API server counts.
-    pub generation: Option<i64>,
-    /// What the check of the spec said.
-    pub spec: Result<&'a ReadyDataset, &'a Refusal>,
-    /// What the catalogue says is current.
-    pub manifest: Option<&'a DatasetManifest>,
-    /// Why the catalogue could not be asked. What was told of the version before is then told again.
-    pub catalogue: Result<(), Failure>,
-    /// What is known of the source.
-    pub source: SourceFacts,
-    /// What is being done.
-    pub run: RunFacts<'a>,
-    /// What is known of the service that answers requests.
-    pub served: ServedFacts,
-    /// The last ingest that ended, where this executor saw it.
-    pub last_ingest: Option<LastIngest>,
-}
+use crate::{Reason, Retry};
+use conditions::{Verdict, Verdicts};
 
-/// What is known of a source.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum SourceFacts {
-    /// Nobody has looked yet.
-    #[default]
-    Unknown,
-    /// Nothing has been uploaded yet.
-    WaitingForUpload,
-    /// It was found and could be read.
-    Found,
-    /// It could not be read.
-    Failed(Failure),
-}
-
-/// What is being done for a Dataset.
+/// What is being done for a resource; `P` is how far it tells to have come.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub enum RunFacts<'a> {
-    /// Nothing: what is published is what the source holds, or there is nothing to read yet.
+pub enum RunFacts<'a, P = Progress> {
+    /// Nothing: what is published is what was asked for, or there is nothing to do yet.
     #[default]
     Idle,
     /// Work waits for its turn, or for its next try.
     Waiting,
     /// Work waits, and this sentence says for what.
     WaitingFor(&'a str),
-    /// An ingest runs.
-    Running(Option<&'a Progress>),
+    /// It runs.
+    Running(Option<&'a P>),
     /// The last try failed.
     Failed(Failure),
 }
@@ -115,63 +79,45 @@ impl Failure {
     }
 }
 
-/// The status of a Dataset by these facts.
-pub fn dataset(previous: Option<&DatasetStatus>, facts: &Facts<'_>, now: Timestamp) -> DatasetStatus {
-    let before = previous.map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let verdicts = Verdicts { before, generation: facts.generation, now };
-    let source = source_reachable(facts);
-    let ingested = ingested(facts);
-    let published = published(facts);
-    let served = served(facts);
-    let ready = ready(facts, &published, &served, &verdicts);
-    let conditions = [
-        (READY, ready),
-        (SOURCE_REACHABLE, source),
-        (INGESTED, ingested),
-        (PUBLISHED, published),
-        (SERVED, served),
-        (RECONCILING, reconciling(facts)),
-        (STALLED, stalled(facts)),
-    ];
-    let told = match (&facts.catalogue, previous) {
-        (Err(_), Some(previous)) => previous.clone(),
-        _ => of_manifest(facts),
-    };
-    DatasetStatus {
-        observed_generation: facts.generation,
-        conditions: conditions.map(|(name, verdict)| verdicts.condition(name, verdict)).into(),
-        progress: match &facts.run {
-            RunFacts::Running(Some(progress)) => Some(IngestProgress {
-                bytes: progress.bytes,
-                total_bytes: progress.total_bytes,
-                rows: progress.rows,
-            }),
-            _ => None,
-        },
-        last_ingest: (facts.last_ingest.clone())
-            .or_else(|| previous?.last_ingest.clone())
-            .or_else(|| facts.manifest.map(told_by_manifest))
-            .map(in_whole_seconds),
-        next_run: next_run(facts, now).map(Time),
-        endpoint: match &facts.served {
-            ServedFacts::Serving { endpoint, .. } | ServedFacts::Limping { endpoint, .. } => {
-                Some(endpoint.clone())
-            }
-            ServedFacts::NotYet | ServedFacts::Waiting(_) | ServedFacts::Failed(_) => None,
-        },
-        ..told
+/// Whether requests are answered, be it from another version than the published one.
+fn answers(served: &ServedFacts) -> bool {
+    matches!(served, ServedFacts::Serving { .. } | ServedFacts::Limping { .. })
+}
+
+/// Where requests are answered.
+fn endpoint(served: &ServedFacts) -> Option<String> {
+    match served {
+        ServedFacts::Serving { endpoint, .. } | ServedFacts::Limping { endpoint, .. } => {
+            Some(endpoint.clone())
+        }
+        ServedFacts::NotYet | ServedFacts::Waiting(_) | ServedFacts::Failed(_) => None,
     }
 }
 
-/// The status of a Dataset that is being deleted: what was known of it stays, and its end is told.
-pub fn deleting(
-    previous: Option<&DatasetStatus>,
-    generation: Option<i64>,
-    run: &RunFacts<'_>,
-    now: Timestamp,
-) -> DatasetStatus {
-    let before = previous.map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let verdicts = Verdicts { before, generation, now };
+/// Whether something is worked at that does not run at this moment; `rest` is the verdict where nothing failed.
+fn reconciling(suspended: bool, failure: Option<&Failure>, rest: Verdict) -> Verdict {
+    match failure {
+        _ if suspended => Verdict::no(Reason::Suspended, "`spec.suspend` is set."),
+        Some(failure) if failure.reason.retry() == Retry::Backoff => {
+            Verdict::yes(failure.reason, format!("{} It is tried again.", sentence(&failure.message)))
+        }
+        Some(failure) => Verdict::failed(failure),
+        None => rest,
+    }
+}
+
+/// Whether everything waits for an edit.
+fn stalled(failure: Option<&Failure>) -> Verdict {
+    match failure {
+        Some(failure) if failure.reason.retry() == Retry::OnEdit => {
+            Verdict::yes(failure.reason, failure.message.clone())
+        }
+        _ => Verdict::no(Reason::Settled, "Nothing waits for an edit."),
+    }
+}
+
+/// The conditions of a resource whose data are removed before it goes; those that say nothing of that stay.
+fn ending<P>(verdicts: &Verdicts<'_>, run: &RunFacts<'_, P>, removal: &str) -> Vec<Condition> {
     let (ready, reconciling, stalled) = match run {
         RunFacts::Failed(failure) => {
             let stalled = if failure.reason.retry() == Retry::OnEdit {
@@ -185,310 +131,23 @@ pub fn deleting(
         run => {
             let message = match run {
                 RunFacts::WaitingFor(sentence) => sentence,
-                _ => "The rows are being removed from the bucket.",
+                _ => removal,
             };
             let stalled = Verdict::no(Reason::Deleting, "Nothing waits for an edit.");
             (Verdict::no(Reason::Deleting, message), Verdict::yes(Reason::Deleting, message), stalled)
         }
     };
     let told = [(READY, ready), (RECONCILING, reconciling), (STALLED, stalled)];
-    let told = told.map(|(name, verdict)| verdicts.condition(name, verdict));
-    let (others, mut conditions) =
-        (before.iter().filter(|before| told.iter().all(|new| new.type_ != before.type_)), told.to_vec());
-    conditions.extend(others.cloned());
-    DatasetStatus {
-        observed_generation: generation,
-        conditions,
-        progress: None,
-        next_run: None,
-        ..previous.cloned().unwrap_or_default()
-    }
-}
-
-/// What the published version and the spec tell.
-fn of_manifest(facts: &Facts<'_>) -> DatasetStatus {
-    let manifest = facts.manifest;
-    let origin = manifest.and_then(|manifest| manifest.origin.as_ref());
-    let bytes = manifest.map(|manifest| manifest.objects.iter().map(|object| object.size).sum());
-    DatasetStatus {
-        dataset_id: manifest.map(|manifest| manifest.dataset_id.to_string()),
-        version: manifest.map(|manifest| manifest.version),
-        schema_fingerprint: manifest.map(|manifest| manifest.schema_fingerprint.clone()),
-        columns: manifest.map(columns).unwrap_or_default(),
-        rows: manifest.map(|manifest| manifest.row_count),
-        bytes,
-        size: bytes.map(human::bytes),
-        files: manifest.map(|manifest| manifest.objects.len() as u64),
-        rejected_rows: origin.map(|origin| origin.rejected_rows),
-        format: origin.and_then(|origin| format(&origin.format)).or_else(|| declared_format(facts)),
-        source: source_of(facts),
-        ..DatasetStatus::default()
-    }
-}
-
-fn source_reachable(facts: &Facts<'_>) -> Verdict {
-    match &facts.source {
-        SourceFacts::Unknown => {
-            Verdict::unknown(Reason::NotChecked, "The source has not been looked at yet.")
-        }
-        SourceFacts::WaitingForUpload => Verdict::no(Reason::WaitingForUpload, waiting_for_upload(facts)),
-        SourceFacts::Found => Verdict::yes(Reason::SourceFound, "The source could be read."),
-        SourceFacts::Failed(failure) => Verdict::failed(failure),
-    }
-}
-
-fn ingested(facts: &Facts<'_>) -> Verdict {
-    let dataset = match facts.spec {
-        Ok(dataset) => dataset,
-        Err(refusal) => return Verdict::no(refusal.reason(), refusal.to_string()),
-    };
-    match (&facts.run, facts.manifest) {
-        // Nobody looks whether the source has changed since, or finishes what was begun.
-        (RunFacts::Idle, Some(_)) if dataset.suspend => {
-            Verdict::no(Reason::Suspended, "`spec.suspend` is set.")
-        }
-        (RunFacts::Failed(failure), _) => Verdict::failed(failure),
-        (RunFacts::Running(progress), _) => Verdict::no(Reason::Ingesting, how_far(*progress)),
-        (run @ (RunFacts::Waiting | RunFacts::WaitingFor(_)), _) => Verdict::no(Reason::Waiting, waits(run)),
-        (RunFacts::Idle, Some(manifest)) => Verdict::yes(
-            Reason::UpToDate,
-            format!("The store holds {} of the source.", human::rows(manifest.row_count)),
-        ),
-        (RunFacts::Idle, None) => no_version(facts),
-    }
-}
-
-fn published(facts: &Facts<'_>) -> Verdict {
-    let pin = facts.spec.ok().and_then(|dataset| dataset.pin);
-    match (facts.manifest, pin) {
-        (None, _) => no_version(facts),
-        (Some(manifest), Some(pin)) if manifest.version != pin => Verdict::no(
-            Reason::VersionPending,
-            format!("Version {} is published; the spec asks for version {pin}.", manifest.version),
-        ),
-        (Some(manifest), _) => {
-            Verdict::yes(Reason::Published, format!("Version {} is published.", manifest.version))
-        }
-    }
-}
-
-fn served(facts: &Facts<'_>) -> Verdict {
-    let Some(manifest) = facts.manifest else {
-        return match &facts.served {
-            ServedFacts::Failed(failure) => Verdict::failed(failure),
-            _ => no_version(facts),
-        };
-    };
-    let published = manifest.version;
-    match &facts.served {
-        ServedFacts::Failed(failure) => Verdict::failed(failure),
-        ServedFacts::Serving { version, .. } if *version == published => {
-            Verdict::yes(Reason::Serving, format!("SQL is answered from version {version}."))
-        }
-        ServedFacts::Limping { version, failure, .. } if *version == published => Verdict::yes(
-            Reason::Serving,
-            format!("SQL is answered from version {version}. However: {}", failure.message),
-        ),
-        ServedFacts::Serving { version, .. } | ServedFacts::Limping { version, .. } => Verdict::no(
-            Reason::NotServed,
-            format!("SQL is still answered from version {version}; version {published} follows."),
-        ),
-        ServedFacts::Waiting(why) => {
-            Verdict::no(Reason::NotServed, format!("Version {published} is not served yet: {why}"))
-        }
-        ServedFacts::NotYet => {
-            Verdict::no(Reason::NotServed, format!("Version {published} is not served yet."))
-        }
-    }
-}
-
-fn ready(facts: &Facts<'_>, published: &Verdict, served: &Verdict, verdicts: &Verdicts<'_>) -> Verdict {
-    if let Err(refusal) = facts.spec {
-        return Verdict::no(refusal.reason(), refusal.to_string());
-    }
-    match &facts.run {
-        RunFacts::Failed(failure) => {
-            let rest =
-                facts.manifest.map(|manifest| format!(" Version {} stays published.", manifest.version));
-            return Verdict::no(
-                failure.reason,
-                format!("{}{}", sentence(&failure.message), rest.unwrap_or_default()),
-            );
-        }
-        RunFacts::Running(progress) if !verdicts.was_ready() => {
-            return Verdict::no(Reason::Ingesting, how_far(*progress));
-        }
-        run @ (RunFacts::Waiting | RunFacts::WaitingFor(_)) if !verdicts.was_ready() => {
-            return Verdict::no(Reason::Waiting, waits(run));
-        }
-        RunFacts::Running(_) | RunFacts::Waiting | RunFacts::WaitingFor(_) | RunFacts::Idle => {}
-    }
-    if let SourceFacts::Failed(failure) = &facts.source {
-        return Verdict::failed(failure);
-    }
-    match (published.holds(), served.holds(), facts.manifest) {
-        (true, true, Some(manifest)) => Verdict::yes(
-            Reason::Serving,
-            match &facts.served {
-                ServedFacts::Limping { .. } => served.message.clone(),
-                _ => format!(
-                    "Version {} with {} answers SQL.",
-                    manifest.version,
-                    human::rows(manifest.row_count)
-                ),
-            },
-        ),
-        // Rows came anew and the service still answers the ones before: that is a lag, which others tell, and no outage.
-        (true, false, Some(_)) if verdicts.was_ready() && answers(&facts.served) => {
-            Verdict::yes(Reason::Serving, served.message.clone())
-        }
-        (true, _, _) => served.clone(),
-        (false, _, _) => published.clone(),
-    }
-}
-
-/// Whether SQL is answered, be it from another version than the published one.
-fn answers(served: &ServedFacts) -> bool {
-    matches!(served, ServedFacts::Serving { .. } | ServedFacts::Limping { .. })
-}
-
-fn reconciling(facts: &Facts<'_>) -> Verdict {
-    let suspended = facts.spec.is_ok_and(|dataset| dataset.suspend);
-    match (&facts.run, failure(facts)) {
-        (RunFacts::Running(progress), _) => Verdict::yes(Reason::Ingesting, how_far(*progress)),
-        _ if suspended => Verdict::no(Reason::Suspended, "`spec.suspend` is set."),
-        (_, Some(failure)) if failure.reason.retry() == Retry::Backoff => {
-            Verdict::yes(failure.reason, format!("{} It is tried again.", sentence(&failure.message)))
-        }
-        (_, Some(failure)) => Verdict::no(failure.reason, failure.message),
-        (run @ (RunFacts::Waiting | RunFacts::WaitingFor(_)), _) => Verdict::yes(Reason::Waiting, waits(run)),
-        _ if facts.source == SourceFacts::WaitingForUpload => {
-            Verdict::no(Reason::WaitingForUpload, waiting_for_upload(facts))
-        }
-        _ if !served(facts).holds() => Verdict::yes(served(facts).reason, served(facts).message),
-        _ => Verdict::no(Reason::Settled, "There is nothing left to do."),
-    }
-}
-
-fn stalled(facts: &Facts<'_>) -> Verdict {
-    match failure(facts) {
-        Some(failure) if failure.reason.retry() == Retry::OnEdit => {
-            Verdict::yes(failure.reason, failure.message)
-        }
-        _ => Verdict::no(Reason::Settled, "Nothing waits for an edit."),
-    }
-}
-
-/// What failed, where something did: the spec before the work, the work before the service.
-fn failure(facts: &Facts<'_>) -> Option<Failure> {
-    let Facts { spec, source, run, served, catalogue, .. } = facts;
-    match (spec, run, source, served, catalogue) {
-        (Err(refusal), ..) => Some(Failure::new(refusal.reason(), refusal.to_string())),
-        (_, RunFacts::Failed(failure), ..)
-        | (_, _, SourceFacts::Failed(failure), ..)
-        | (_, _, _, ServedFacts::Failed(failure) | ServedFacts::Limping { failure, .. }, _)
-        | (.., Err(failure)) => Some(failure.clone()),
-        _ => None,
-    }
-}
-
-/// Why no version is known.
-fn no_version(facts: &Facts<'_>) -> Verdict {
-    match &facts.catalogue {
-        Err(failure) => Verdict::unknown(failure.reason, failure.message.clone()),
-        Ok(()) => nothing_yet(facts),
-    }
-}
-
-/// Why there is no version.
-fn nothing_yet(facts: &Facts<'_>) -> Verdict {
-    match &facts.source {
-        SourceFacts::WaitingForUpload => Verdict::no(Reason::WaitingForUpload, waiting_for_upload(facts)),
-        _ if facts.spec.is_ok_and(|dataset| dataset.suspend) => {
-            Verdict::no(Reason::Suspended, "`spec.suspend` is set, and no version has been published.")
-        }
-        _ => Verdict::no(Reason::NotPublished, "No version has been published yet."),
-    }
-}
-
-fn waiting_for_upload(facts: &Facts<'_>) -> String {
-    let name = facts.spec.map_or("<name>", |dataset| dataset.name.as_str());
-    format!("Nothing has been uploaded yet; send a file to `POST /v1/ingest?name={name}`.")
-}
-
-/// What work waits for.
-fn waits<'a>(run: &RunFacts<'a>) -> &'a str {
-    match run {
-        RunFacts::WaitingFor(sentence) => sentence,
-        _ => "The ingest waits for its turn.",
-    }
-}
-
-fn how_far(progress: Option<&Progress>) -> String {
-    let Some(Progress { bytes, total_bytes, rows, .. }) = progress else {
-        return "The source is being read.".to_owned();
-    };
-    let of = total_bytes.map(|total| format!(" of {}", human::bytes(total))).unwrap_or_default();
-    format!("{}{of} read, {} so far.", human::bytes(*bytes), human::rows(*rows))
+    let mut conditions = told.map(|(name, verdict)| verdicts.condition(name, verdict)).to_vec();
+    let others =
+        verdicts.before.iter().filter(|before| conditions.iter().all(|new| new.type_ != before.type_));
+    let others: Vec<Condition> = others.cloned().collect();
+    conditions.extend(others);
+    conditions
 }
 
 /// A message that another sentence can follow.
 fn sentence(message: &str) -> String {
     let message = message.trim_end();
     if message.ends_with(['.', '!', '?']) { message.to_owned() } else { format!("{message}.") }
-}
-
-fn columns(manifest: &DatasetManifest) -> Vec<StatusColumn> {
-    manifest
-        .schema
-        .iter()
-        .map(|column| StatusColumn {
-            name: column.name.clone(),
-            column_type: convert::status_column_type(column.column_type),
-        })
-        .collect()
-}
-
-fn format(name: &str) -> Option<Format> {
-    [Format::CSV, Format::NDJSON, Format::Parquet]
-        .into_iter()
-        .find(|&word| convert::format(word).as_str() == name)
-}
-
-fn declared_format(facts: &Facts<'_>) -> Option<Format> {
-    facts.spec.ok()?.format.map(convert::status_format)
-}
-
-fn source_of(facts: &Facts<'_>) -> Option<StatusSource> {
-    let origin = facts.manifest.and_then(|manifest| manifest.origin.as_ref());
-    match (origin, facts.spec) {
-        (Some(origin), _) => Some(StatusSource {
-            location: origin.source.clone(),
-            digest: Some(origin.source_digest.clone()).filter(|digest| !digest.is_empty()),
-        }),
-        (None, Ok(dataset)) => Some(StatusSource { location: dataset.source.to_string(), digest: None }),
-        (None, Err(_)) => None,
-    }
-}
-
-/// What a manifest tells of the ingest that made it, for an executor that did not see it.
-fn told_by_manifest(manifest: &DatasetManifest) -> LastIngest {
-    LastIngest {
-        started: None,
-        finished: Some(Time(manifest.updated_at)),
-        duration: manifest.origin.as_ref().map(|origin| human::duration(origin.duration_ms)),
-        job: None,
-        message: Some(format!("Version {} was published.", manifest.version)),
-    }
-}
-
-/// As it is written; more would be a difference each time it is read back.
-fn in_whole_seconds(ingest: LastIngest) -> LastIngest {
-    let whole = |time: Time| Time(whole_seconds(time.0));
-    LastIngest { started: ingest.started.map(whole), finished: ingest.finished.map(whole), ..ingest }
-}
-
-fn next_run(facts: &Facts<'_>, now: Timestamp) -> Option<Timestamp> {
-    let dataset = facts.spec.ok().filter(|dataset| !dataset.suspend)?;
-    dataset.schedule.as_ref()?.next_after(now)
 }

@@ -21,7 +21,7 @@ use lakehouse_crds::{
 
 pub use source::Source;
 
-use crate::{Pod, Problem, Reason, Refusal, convert, dataset};
+use crate::{Pod, Problem, Reason, Refusal, convert, dataset, status::Failure};
 
 /// How many versions stay in the store where the spec does not say.
 pub const DEFAULT_KEEP_VERSIONS: NonZeroU32 = NonZeroU32::new(2).expect("2 is not 0");
@@ -137,6 +137,16 @@ impl ReadyVectorIndex {
             (None, None) => self.conflict(index).is_none(),
             _ => false,
         }
+    }
+
+    /// Why a model cannot serve this index: its vectors have another length than the spec says.
+    pub fn mismatch(&self, model: &ModelIdentity) -> Option<Failure> {
+        let asked = self.dimension.filter(|&asked| asked != model.dimension)?;
+        let ModelIdentity { model, dimension, .. } = model;
+        let message = format!(
+            "`spec.dimension` is {asked}, but `{model}` gives vectors of {dimension} numbers. Remove the field, or choose another model."
+        );
+        Some(Failure::new(Reason::DimensionMismatch, message))
     }
 
     /// Why an index of this name can never be what the spec asks for: somebody else made it, otherwise. What a build can replace is
