@@ -1,9 +1,11 @@
 //! Checks a ChatProvider once, as far as embeddings go, and carries the proof in a type.
 
-use lakehouse_contract::provider::{Limits, Provider, ProviderKind};
+use std::collections::BTreeMap;
+
+use lakehouse_contract::provider::{Limits, Provider, ProviderKind, Route};
 use lakehouse_crds::{
     ChatProvider,
-    chat_provider::{Limits as SpecLimits, Timeouts},
+    chat_provider::{Limits as SpecLimits, Route as SpecRoute, Timeouts},
     common::KeyRef,
 };
 use url::Url;
@@ -24,6 +26,11 @@ pub struct ReadyProvider {
     kind: ProviderKind,
     url: Option<Url>,
     embeddings: Vec<String>,
+    route: Route,
+    models: Vec<String>,
+    tiers: BTreeMap<String, String>,
+    weak_models: Vec<String>,
+    fallback: Vec<String>,
     limits: Limits,
 }
 
@@ -41,6 +48,11 @@ impl ReadyProvider {
             url: self.url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned()),
             key_file,
             embeddings: self.embeddings.clone(),
+            route: self.route.clone(),
+            models: self.models.clone(),
+            tiers: self.tiers.clone(),
+            weak_models: self.weak_models.clone(),
+            fallback: self.fallback.clone(),
             limits: self.limits,
         }
     }
@@ -88,8 +100,23 @@ pub fn check(provider: &ChatProvider) -> Result<ReadyProvider, Refusal> {
         kind,
         url,
         embeddings: spec.embeddings.as_ref().map(|embeddings| embeddings.models.clone()).unwrap_or_default(),
+        route: route(spec.route.as_ref()),
+        models: spec.models.clone(),
+        tiers: spec.tiers.clone(),
+        weak_models: spec.weak_models.clone(),
+        fallback: spec.fallback.clone(),
         limits,
     })
+}
+
+fn route(route: Option<&SpecRoute>) -> Route {
+    let SpecRoute { prefixes, suffixes, strip_prefix, default } = route.cloned().unwrap_or_default();
+    Route {
+        prefixes,
+        suffixes,
+        strip_prefix: strip_prefix.unwrap_or(true),
+        default: default.unwrap_or(false),
+    }
 }
 
 fn limits(limits: Option<&SpecLimits>, problems: &mut Vec<Problem>) -> Limits {
@@ -152,6 +179,7 @@ mod tests {
         let ready = ready(json!({
             "type": "OpenAI", "url": "https://models.example/v1/", "apiKeySecretRef": {"name": "k", "key": "token"},
             "embeddings": {"models": ["small", "large"]},
+            "route": {"prefixes": ["big/"], "default": true}, "tiers": {"judge": "large"}, "fallback": ["other"],
             "limits": {"maxConcurrent": 4, "timeouts": {"connect": "500ms", "total": "1m30s"}},
         }));
         let told = ready.provider(Some("/keys/token".into()));
@@ -162,6 +190,11 @@ mod tests {
             (told.limits.connect_ms, told.limits.total_ms, told.limits.idle_ms),
             (Some(500), Some(90_000), None)
         );
+        assert_eq!(
+            (told.route.prefixes, told.route.strip_prefix, told.route.default),
+            (vec!["big/".to_owned()], true, true)
+        );
+        assert_eq!((told.tiers["judge"].as_str(), told.fallback), ("large", vec!["other".to_owned()]));
         assert!(ready.embeds() && !ready.suspend);
     }
 

@@ -5,6 +5,7 @@
 
 pub mod build;
 pub mod catalog;
+pub mod chat;
 pub mod dataset;
 pub mod embed;
 pub mod ingest;

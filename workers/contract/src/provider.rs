@@ -2,7 +2,7 @@
 //!
 //! A file in a ConfigMap; keys lie in files of their own, mounted from Secrets, and are read anew whenever they change.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,9 +32,52 @@ pub struct Provider {
     /// Its models that turn text into vectors.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub embeddings: Vec<String>,
+    /// Which models' names come to it.
+    #[serde(default, skip_serializing_if = "Route::is_default")]
+    pub route: Route,
+    /// The models that may be asked for; any when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<String>,
+    /// Names for its models.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tiers: BTreeMap<String, String>,
+    /// Its models that the local hot path may use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weak_models: Vec<String>,
+    /// Names of the providers to ask instead on 429, 5xx and timeouts, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fallback: Vec<String>,
     /// How much may be asked of it.
     #[serde(default)]
     pub limits: Limits,
+}
+
+/// Which models' names come to a provider. Where neither a prefix nor a suffix is set, those of its kind are meant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Route {
+    /// Names that start so.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub prefixes: Vec<String>,
+    /// Names that end so.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub suffixes: Vec<String>,
+    /// Whether the prefix is taken off before the upstream sees the name.
+    pub strip_prefix: bool,
+    /// Whether names that nobody claims come here.
+    pub default: bool,
+}
+
+impl Default for Route {
+    fn default() -> Self {
+        Self { prefixes: Vec::new(), suffixes: Vec::new(), strip_prefix: true, default: false }
+    }
+}
+
+impl Route {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A provider's protocol.
