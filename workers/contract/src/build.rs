@@ -27,7 +27,7 @@ pub struct Progress {
     pub rows_per_second: u64,
     /// Estimated time until the last row has its vector, at this rate.
     pub remaining_ms: Option<u64>,
-    /// What it waits for, or why it failed.
+    /// What it waits for, how far its phase is, or why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }

@@ -13,7 +13,7 @@
 //! _vectors/<index>/history/<version>.json                      earlier versions of an index that is built from a dataset
 //! _vectors/<index>/expired/<version>.json                      versions that are kept no longer, until their segments may go
 //! _vectors/<index>/segments/<sha256>.{segment,dead}            vectors, their graph, ids and metadata; and lists of what was deleted
-//! _vectors/<index>/rejects/<inputs>.json                       rows that gave a build no vector, by the digest of its inputs
+//! _vectors/<index>/rejects/<inputs>.ndjson                     rows that gave a build no vector, by the digest of its inputs
 //! _vectors/<index>/log/<number>                                writes of clients that no segment holds yet
 //! _embeddings/<model digest>/<sha256>.vectors                  vectors by the hash of their text: shared by all indexes
 //! _models/<name>/                                              a local model's files
@@ -129,9 +129,9 @@ pub fn index_rejects(index: &IndexName) -> String {
     format!("{VECTORS}{index}/rejects/")
 }
 
-/// The rows that gave no vector to the build of these inputs. `inputs` is hexadecimal.
+/// The rows that gave no vector to the build of these inputs, a JSON object a line. `inputs` is hexadecimal.
 pub fn index_rejects_of(index: &IndexName, inputs: &str) -> Key {
-    key(format!("{}{inputs}.json", index_rejects(index)))
+    key(format!("{}{inputs}.ndjson", index_rejects(index)))
 }
 
 /// The log of an index's writes, without a trailing `/`.

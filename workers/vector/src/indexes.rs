@@ -262,6 +262,10 @@ impl Indexes {
     }
 
     /// A manifest of the history; `None` when it was collected meanwhile.
+    pub async fn version(&self, name: &IndexName, version: u64) -> Result<Option<Manifest>> {
+        self.kept(name, version).await
+    }
+
     async fn kept(&self, name: &IndexName, version: u64) -> Result<Option<Manifest>> {
         let Some((bytes, _)) = self.store.read_manifest(&keys::index_version(name, version)).await? else {
             return Ok(None);
