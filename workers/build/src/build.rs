@@ -24,6 +24,7 @@ use lakehouse_embed::{Embedder, Vector};
 use lakehouse_query::Engine;
 use lakehouse_store::{Condition, Payload, Store};
 use lakehouse_vector::{Error as VectorError, Finished, IndexWriter, Indexes, Kind, Manifest, NewVersion};
+use tokio::sync::Mutex;
 
 use crate::{
     Error, Tracker,
@@ -176,7 +177,8 @@ impl Builder {
 
         tracker.enter(Phase::Embedding);
         let writer = IndexWriter::create(work.path(), &shape, spec.shards, self.options.threads);
-        let filled = Box::pin(self.fill(rows, writer, rejects, &identity, tracker, work.path())).await?;
+        let filled = Filled { writer, rejects, embedded: 0, reused: 0, refused: None };
+        let filled = Box::pin(self.fill(rows, filled, &identity, tracker, work.path())).await?;
         let Filled { writer, mut rejects, embedded, reused, refused } = filled;
         if let (0, Some(message)) = (writer.rows(), refused) {
             return Err(Error::AllRefused { model: identity.model, message });
@@ -211,8 +213,9 @@ impl Builder {
             shards: spec.shards,
         };
         let published = Box::pin(self.indexes.publish(&spec.name, new)).await?;
-        let millis =
-            |from: Duration, to: Duration| u64::try_from((to - from).as_millis()).unwrap_or(u64::MAX);
+        let millis = |from: Duration, to: Duration| {
+            u64::try_from(to.saturating_sub(from).as_millis()).unwrap_or(u64::MAX)
+        };
         tracing::info!(
             index.name = %spec.name,
             index.version = published.version,
@@ -283,39 +286,20 @@ impl Builder {
         Ok(kept)
     }
 
-    /// Every row gets its vector and goes into the writer, or to the rejects. Whatever ends this, what was embedded is kept.
+    /// Every row gets its vector and goes into the writer, or to the rejects. What is embedded is kept at once, whatever ends this.
     async fn fill(
         &self,
-        rows: spool::Reader,
-        writer: IndexWriter,
-        rejects: Rejects,
+        mut rows: spool::Reader,
+        mut filled: Filled,
         identity: &ModelIdentity,
         tracker: &Tracker,
         work: &Path,
     ) -> Result<Filled, Error> {
-        let mut kept = match identity.model.starts_with(CHEAP) {
-            true => None,
-            false => Some(Embeddings::open(self.store.clone(), identity, work).await?),
+        let kept = if identity.model.starts_with(CHEAP) {
+            None
+        } else {
+            Some(Mutex::new(Embeddings::open(self.store.clone(), identity, work).await?))
         };
-        let mut filled = Filled { writer, rejects, embedded: 0, reused: 0, refused: None };
-        let ended = self.fill_all(rows, &mut filled, kept.as_mut(), identity, tracker).await;
-        let flushed = match &mut kept {
-            Some(kept) => kept.flush().await,
-            None => Ok(()),
-        };
-        ended?;
-        flushed?;
-        Ok(filled)
-    }
-
-    async fn fill_all(
-        &self,
-        mut rows: spool::Reader,
-        filled: &mut Filled,
-        mut kept: Option<&mut Embeddings>,
-        identity: &ModelIdentity,
-        tracker: &Tracker,
-    ) -> Result<(), Error> {
         let model = Model { embedder: &*self.embedder, identity, patience: self.options.patience, tracker };
         let size = if identity.model.starts_with("local/") { LOCAL_BATCH } else { REMOTE_BATCH };
         let (mut at_work, mut more) = (FuturesOrdered::new(), true);
@@ -324,28 +308,11 @@ impl Builder {
                 let taken = rows.take(size, BATCH_BYTES).map_err(|error| self.local(error))?;
                 more = !taken.is_empty();
                 if more {
-                    let hashes: Vec<Hash> = taken.iter().map(|row| embeddings::hash(&row.text)).collect();
-                    let there = match &mut kept {
-                        Some(kept) => kept.find(&hashes).await?,
-                        None => vec![None; taken.len()],
-                    };
-                    let batch = Batch { rows: taken, hashes, kept: there, embedded: BTreeMap::new() };
-                    at_work.push_back(batch.embed(model));
+                    at_work.push_back(Batch::made(taken, model, kept.as_ref()));
                 }
             }
-            let Some(batch) = at_work.next().await else { return Ok(()) };
-            let batch = batch?;
-            if let Some(kept) = &mut kept {
-                for (hash, vector) in &batch.embedded {
-                    if let Ok(vector) = vector {
-                        kept.add(*hash, vector.to_vec());
-                    }
-                }
-                if kept.is_due() {
-                    kept.flush().await?;
-                }
-            }
-            filled.take(batch, tracker).map_err(|error| self.blame(error))?;
+            let Some(batch) = at_work.next().await else { return Ok(filled) };
+            filled.take(batch?, tracker).map_err(|fault| self.blame(fault))?;
         }
     }
 
@@ -401,18 +368,28 @@ impl Builder {
 }
 
 impl Batch {
-    /// Embeds what was not kept, each text once.
-    async fn embed(mut self, model: Model<'_>) -> Result<Self, Error> {
-        let mut texts: BTreeMap<Hash, &String> = BTreeMap::new();
-        for ((row, hash), _) in
-            self.rows.iter().zip(&self.hashes).zip(&self.kept).filter(|(_, kept)| kept.is_none())
-        {
-            texts.insert(*hash, &row.text);
+    /// Finds the vectors that are kept, embeds the other texts, each once, and keeps them.
+    async fn made(
+        rows: Vec<Row>,
+        model: Model<'_>,
+        store: Option<&Mutex<Embeddings>>,
+    ) -> Result<Self, Error> {
+        let hashes: Vec<Hash> = rows.iter().map(|row| embeddings::hash(&row.text)).collect();
+        let kept = match store {
+            Some(store) => store.lock().await.find(&hashes).await?,
+            None => vec![None; rows.len()],
+        };
+        let missing = rows.iter().zip(&hashes).zip(&kept).filter(|(_, kept)| kept.is_none());
+        let texts: BTreeMap<Hash, String> =
+            missing.map(|((row, hash), _)| (*hash, row.text.clone())).collect();
+        let (missing, texts): (Vec<Hash>, Vec<String>) = texts.into_iter().unzip();
+        let embedded: BTreeMap<_, _> = missing.into_iter().zip(model.vectors(&texts).await?).collect();
+        if let Some(store) = store {
+            let new =
+                embedded.iter().filter_map(|(hash, vector)| Some((*hash, vector.as_ref().ok()?.to_vec())));
+            store.lock().await.keep(new.collect()).await?;
         }
-        let (hashes, texts): (Vec<Hash>, Vec<String>) =
-            texts.into_iter().map(|(hash, text)| (hash, text.clone())).unzip();
-        self.embedded = hashes.into_iter().zip(model.vectors(&texts).await?).collect();
-        Ok(self)
+        Ok(Self { rows, hashes, kept, embedded })
     }
 }
 

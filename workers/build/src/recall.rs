@@ -43,11 +43,11 @@ fn check_all(segments: &[Finished], shape: &Shape, threads: usize) -> Result<Opt
     let (mut found, mut wanted) = (0, 0);
     for (query, exact) in queries.iter().zip(&exact) {
         let Some(last) = exact.last() else { continue };
-        let mut hits = Vec::new();
+        let (mut hits, mut near) = (Vec::new(), 0);
         for segment in &opened {
             segment.search(query, K, shape.hnsw.ef_search as usize, None, &mut hits);
+            near += hits.iter().filter(|hit| hit.distance <= last + EQUAL * last.abs().max(1.0)).count();
         }
-        let near = hits.iter().filter(|hit| hit.distance <= last + EQUAL * last.abs().max(1.0)).count();
         found += near.min(exact.len());
         wanted += exact.len();
     }
@@ -76,18 +76,19 @@ fn sample(segments: &[Segment], shape: &Shape, rows: u64) -> Vec<Query> {
 
 /// The distances of the nearest to each query, nearest first.
 fn exact(segments: &[Segment], shape: &Shape, queries: &[Query], threads: usize) -> Vec<Vec<f32>> {
-    let share = queries.len().div_ceil(threads.max(1)).max(1);
+    let part = queries.len().div_ceil(threads.max(1)).max(1);
     std::thread::scope(|scope| {
         let parts: Vec<_> = queries
-            .chunks(share)
+            .chunks(part)
             .map(|queries| {
                 scope.spawn(move || {
                     let mut nearest = vec![Vec::with_capacity(K + 1); queries.len()];
                     for segment in segments {
                         for row in 0..segment.rows() {
                             let vector = segment.vector(row);
+                            let length = sum(&vector, &vector, |a, b| a * b).sqrt();
                             for (query, nearest) in queries.iter().zip(&mut nearest) {
-                                keep(nearest, distance(shape.metric, query.numbers(), &vector));
+                                keep(nearest, distance(shape.metric, query.numbers(), &vector, length));
                             }
                         }
                     }
@@ -109,12 +110,12 @@ fn keep(nearest: &mut Vec<f32>, distance: f32) {
     nearest.truncate(K);
 }
 
-/// By the metric; under cosine both are of length one.
-fn distance(metric: Metric, a: &[f32], b: &[f32]) -> f32 {
+/// By the metric, to a vector of this length; under cosine the query's is one.
+fn distance(metric: Metric, query: &[f32], vector: &[f32], length: f32) -> f32 {
     match metric {
-        Metric::Cosine => 1.0 - sum(a, b, |a, b| a * b),
-        Metric::Dot => -sum(a, b, |a, b| a * b),
-        Metric::Euclidean => sum(a, b, |a, b| (a - b) * (a - b)).sqrt(),
+        Metric::Cosine => 1.0 - sum(query, vector, |a, b| a * b) / length,
+        Metric::Dot => -sum(query, vector, |a, b| a * b),
+        Metric::Euclidean => sum(query, vector, |a, b| (a - b) * (a - b)).sqrt(),
     }
 }
 

@@ -14,7 +14,7 @@ const TOLD: usize = 100;
 /// Why a row gives no vector.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(tag = "reason", content = "message", rename_all = "camelCase")]
-pub enum Why {
+pub(crate) enum Why {
     /// The id column is null or empty.
     #[error("its id is empty")]
     NoId,
@@ -31,7 +31,7 @@ pub enum Why {
 
 /// A line of the list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Reject {
+pub(crate) struct Reject {
     /// Counts the rows that the source's predicate lets through, in the dataset's order, from 1.
     pub row: u64,
     /// Its id, where it has one.

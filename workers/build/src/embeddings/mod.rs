@@ -16,7 +16,6 @@ use std::{
     io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
 };
 
 use futures::TryStreamExt;
@@ -31,10 +30,6 @@ use part::{Head, PREAMBLE, Preamble};
 
 /// How a part's key ends.
 const EXTENSION: &str = "vectors";
-/// So many vectors wait at most for their part to be written …
-const MOST_PENDING: usize = 4096;
-/// … and so long at most, where embedding is slow.
-const LONGEST_PENDING: Duration = Duration::from_secs(1);
 
 /// What one model has embedded.
 pub(crate) struct Embeddings {
@@ -46,9 +41,6 @@ pub(crate) struct Embeddings {
     parts: Vec<Arc<Part>>,
     /// Parts that cannot be read.
     passed_over: HashSet<Key>,
-    /// Vectors that no part holds yet.
-    pending: BTreeMap<Hash, Vec<f32>>,
-    pending_since: Instant,
 }
 
 /// A part as this run knows it.
@@ -78,8 +70,6 @@ impl Embeddings {
             work: work.to_owned(),
             parts: Vec::new(),
             passed_over: HashSet::new(),
-            pending: BTreeMap::new(),
-            pending_since: Instant::now(),
         };
         opened.look().await?;
         Ok(opened)
@@ -87,8 +77,7 @@ impl Embeddings {
 
     /// The vectors of these texts, where they are kept.
     pub(crate) async fn find(&mut self, hashes: &[Hash]) -> Result<Vec<Option<Vec<f32>>>, Error> {
-        let mut found: Vec<Option<Vec<f32>>> =
-            hashes.iter().map(|hash| self.pending.get(hash).cloned()).collect();
+        let mut found: Vec<Option<Vec<f32>>> = vec![None; hashes.len()];
         let mut looked_again = false;
         'again: loop {
             for part in self.parts.clone() {
@@ -122,45 +111,22 @@ impl Embeddings {
         }
     }
 
-    /// Keeps a vector; it is safe once [`flush`](Self::flush) has returned.
-    pub(crate) fn add(&mut self, hash: Hash, vector: Vec<f32>) {
-        if self.pending.is_empty() {
-            self.pending_since = Instant::now();
-        }
-        self.pending.insert(hash, vector);
-    }
-
-    /// Whether it is time to write what was added.
-    pub(crate) fn is_due(&self) -> bool {
-        self.pending.len() >= MOST_PENDING
-            || (!self.pending.is_empty() && self.pending_since.elapsed() >= LONGEST_PENDING)
-    }
-
-    /// Writes what was added, and merges parts when they have become many.
-    pub(crate) async fn flush(&mut self) -> Result<(), Error> {
-        if self.pending.is_empty() {
+    /// Keeps vectors: they are safe when this returns. Merges parts when they have become many.
+    pub(crate) async fn keep(&mut self, vectors: BTreeMap<Hash, Vec<f32>>) -> Result<(), Error> {
+        if vectors.is_empty() {
             return Ok(());
         }
-        let pending = Arc::new(std::mem::take(&mut self.pending));
         let (path, dimension) = (self.file("new"), self.dimension);
         let written = on_thread({
-            let (path, pending) = (path.clone(), Arc::clone(&pending));
+            let path = path.clone();
             move || {
-                let mut entries = pending.iter().map(|(hash, vector)| (*hash, vector.clone()));
+                let mut entries = vectors.into_iter();
                 part::write(&path, dimension, || Ok(entries.next()))
             }
         });
-        let put = match written.await {
-            Ok(_) => self.put(&path).await,
-            Err(error) => Err(self.local(error)),
-        };
-        match put {
-            Ok(key) => self.parts.push(Arc::new(self.open_local(key, path)?)),
-            Err(error) => {
-                self.pending = Arc::unwrap_or_clone(pending);
-                return Err(error);
-            }
-        }
+        written.await.map_err(|error| self.local(error))?;
+        let key = self.put(&path).await?;
+        self.parts.push(Arc::new(self.open_local(key, path)?));
         self.merge_some().await
     }
 
