@@ -42,12 +42,12 @@ if [ ! -x "$ollama" ]; then
         echo "Building Ollama $version; this takes 3 to 10 minutes, once." >&2
         building=$(mktemp -d "$parts/building.XXXXXX")
         trap 'rm -rf "$building"' EXIT
-        headers "$building/include"
-        include=-I$building/include
+        # At a fixed place, which the compiler's cache goes by: a build that was broken off goes on where it was.
+        headers "$home/include"
+        include=-I$home/include
         # Warnings are those of other people's code.
         CGO_ENABLED=1 CGO_CFLAGS="-O2 -w $include" CGO_CXXFLAGS="-O2 -w $include" GOBIN=$building GOFLAGS=-trimpath \
             nice -n 15 go install -ldflags='-s -w' "github.com/ollama/ollama@$version" >&2
-        mkdir -p "$home"
         mv "$building/ollama" "$ollama"
     fi
 fi
