@@ -11,7 +11,7 @@ use std::sync::{
 use lakehouse_contract::vectors::Shape;
 use roaring::RoaringBitmap;
 
-use crate::{BadVector, Hit, Query, check, top::Top};
+use crate::{BadVector, Hit, Query, check, simd::Simd, top::Top};
 
 /// Rows of the first chunk.
 const FIRST: u32 = 64;
@@ -75,10 +75,10 @@ impl Head {
 
     /// Puts the nearest `k` rows into `out`, exactly and nearest first, instead of what is there; among those `allowed`, where that is given.
     pub fn search(&self, query: &Query, k: usize, allowed: Option<&RoaringBitmap>, out: &mut Vec<Hit>) {
-        let mut top = Top::new(k);
+        let (simd, mut top) = (Simd::best(), Top::new(k));
         let mut look = |row| {
             let Row { numbers, length } = self.row(row);
-            top.offer(Hit { row, distance: query.distance(numbers, *length) });
+            top.offer(Hit { row, distance: query.distance(simd, numbers, *length) });
         };
         let len = self.len();
         match allowed {

@@ -3,132 +3,155 @@
 //! | quantization | a row |
 //! |---|---|
 //! | none | `f32` as given |
-//! | f16 | of length 1, as `f16`; its length apart, so that no number is too large |
-//! | int8 | `i8`, times a step of its own: the largest number divided by 127 |
+//! | f16 | of length 1, as `f16`, so that no number is too large |
+//! | int8 | its codes, which the graph is walked by too |
+//!
+//! The length of a row as it was given lies apart.
 
-use bytemuck::Pod;
 use half::{
     f16,
     slice::{HalfBitsSliceExt, HalfFloatSliceExt},
 };
-use lakehouse_contract::vectors::{Quantization, Shape};
+use lakehouse_contract::vectors::{Metric, Quantization, Shape};
 
 use crate::{
-    Error, Query, Result, Vectors, kernel,
+    Error, Query, Result, Vectors,
+    codes::Codes,
     query::check,
-    sections::{self, File, Name},
+    sections::{Column, File, Name, Writer},
 };
 
 const NUMBERS: Name = *b"ann.kept";
 const LENGTHS: Name = *b"ann.leng";
-const STEPS: Name = *b"ann.step";
 
 /// The kept numbers of a segment.
 pub(crate) struct Kept {
-    file: File,
+    metric: Metric,
     dimension: usize,
-    quantization: Quantization,
+    numbers: Numbers,
+    lengths: Column<f32>,
+}
+
+enum Numbers {
+    Full(Column<f32>),
+    Half(Column<u16>),
+    Codes { mean: Vec<f32> },
+}
+
+/// Writes numbers and lengths of all vectors. Checks each.
+pub(crate) fn write(shape: &Shape, vectors: &dyn Vectors, to: &mut Writer) -> Result<Vec<f32>> {
+    let mut vector = vec![0.0; shape.dimension as usize];
+    let mut halves = vec![f16::ZERO; vector.len()];
+    let mut lengths = Vec::with_capacity(vectors.len() as usize);
+    let mut section = to.section(NUMBERS)?;
+    for row in 0..vectors.len() {
+        vectors.get(row, &mut vector);
+        let length = check(shape, &vector).map_err(|error| Error::Vector { row, error })?;
+        lengths.push(length);
+        match shape.quantization {
+            Quantization::None => section.put_all(&vector)?,
+            Quantization::F16 => {
+                to_halves(&mut vector, length, &mut halves);
+                section.put_all::<u16>(halves.reinterpret_cast())?;
+            }
+            Quantization::Int8 => {}
+        }
+    }
+    to.put_section(LENGTHS, bytemuck::cast_slice(&lengths))?;
+    Ok(lengths)
+}
+
+fn to_halves(vector: &mut [f32], length: f32, halves: &mut [f16]) {
+    if length > 0.0 {
+        for number in vector.iter_mut() {
+            *number /= length;
+        }
+    }
+    halves.convert_from_f32_slice(vector);
+}
+
+/// What is coded of a vector: what is kept of it, of length 1 under cosine.
+pub(crate) fn settle(shape: &Shape, vector: &mut [f32], length: f32, halves: &mut [f16]) {
+    let back = if shape.metric == Metric::Cosine { 1.0 } else { length };
+    match shape.quantization {
+        Quantization::F16 => {
+            to_halves(vector, length, halves);
+            halves.convert_to_f32_slice(vector);
+            for number in vector {
+                *number *= back;
+            }
+        }
+        Quantization::None | Quantization::Int8 if shape.metric == Metric::Cosine => {
+            for number in vector {
+                *number /= length;
+            }
+        }
+        Quantization::None | Quantization::Int8 => {}
+    }
 }
 
 impl Kept {
-    /// Writes the numbers and lengths of all vectors. Checks each.
-    pub(crate) fn write(shape: &Shape, vectors: &dyn Vectors, to: &mut sections::Writer) -> Result<()> {
-        let mut vector = vec![0.0; shape.dimension as usize];
-        let mut lengths = Vec::with_capacity(vectors.len() as usize);
-        let mut steps = Vec::new();
-        let mut halves = vec![f16::ZERO; vector.len()];
-        let mut eighths = vec![0_i8; vector.len()];
-        let mut section = to.section(NUMBERS)?;
-        for row in 0..vectors.len() {
-            vectors.get(row, &mut vector);
-            let length = check(shape, &vector).map_err(|error| Error::Vector { row, error })?;
-            lengths.push(length);
-            match shape.quantization {
-                Quantization::None => section.put_all(&vector)?,
-                Quantization::F16 => {
-                    if length > 0.0 {
-                        for number in &mut vector {
-                            *number /= length;
-                        }
-                    }
-                    halves.convert_from_f32_slice(&vector);
-                    section.put_all::<u16>(halves.reinterpret_cast())?;
-                }
-                Quantization::Int8 => {
-                    steps.push(into_eighths(&vector, &mut eighths));
-                    section.put_all(&eighths)?;
-                }
-            }
-        }
-        to.put_section(LENGTHS, bytemuck::cast_slice(&lengths))?;
-        to.put_section(STEPS, bytemuck::cast_slice(&steps))
-    }
-
     /// Finds the sections and checks their sizes.
-    pub(crate) fn open(shape: &Shape, rows: u32, file: &File) -> Result<Self> {
-        let kept = Self {
-            file: file.clone(),
-            dimension: shape.dimension as usize,
-            quantization: shape.quantization,
+    pub(crate) fn open(shape: &Shape, rows: u32, mean: &[f32], file: &File) -> Result<Self> {
+        let dimension = shape.dimension as usize;
+        let numbers = match shape.quantization {
+            Quantization::None => Numbers::Full(file.column(NUMBERS, rows as usize * dimension)?),
+            Quantization::F16 => Numbers::Half(file.column(NUMBERS, rows as usize * dimension)?),
+            Quantization::Int8 => Numbers::Codes { mean: mean.to_vec() },
         };
-        let (rows, wide) = (rows as usize, rows as usize * kept.dimension);
-        let (numbers, steps) = match kept.quantization {
-            Quantization::None => (kept.numbers::<f32>()?.len(), 0),
-            Quantization::F16 => (kept.numbers::<u16>()?.len(), 0),
-            Quantization::Int8 => (kept.numbers::<i8>()?.len(), rows),
-        };
-        let lengths = file.numbers::<f32>(LENGTHS)?.len();
-        if numbers != wide || lengths != rows || file.numbers::<f32>(STEPS)?.len() != steps {
-            return Err(file.damaged(format!("its numbers are not those of {rows} vectors")));
-        }
-        Ok(kept)
+        let lengths = file.column(LENGTHS, rows as usize)?;
+        Ok(Self { metric: shape.metric, dimension, numbers, lengths })
     }
 
     /// A row's numbers: as given, but for what the quantization loses.
-    pub(crate) fn read(&self, row: u32, into: &mut [f32]) {
-        let (row, from) = (row as usize, row as usize * self.dimension);
-        let sound = "sizes are checked in `open`";
-        match self.quantization {
-            Quantization::None => {
-                into.copy_from_slice(&self.numbers().expect(sound)[from..from + self.dimension]);
-            }
-            Quantization::F16 => {
-                let halves: &[u16] = &self.numbers().expect(sound)[from..from + self.dimension];
-                halves.reinterpret_cast::<f16>().convert_to_f32_slice(into);
-                let length = self.file.numbers::<f32>(LENGTHS).expect(sound)[row];
-                for number in into {
-                    *number *= length;
-                }
-            }
-            Quantization::Int8 => {
-                let eighths: &[i8] = &self.numbers().expect(sound)[from..from + self.dimension];
-                let step = self.file.numbers::<f32>(STEPS).expect(sound)[row];
-                for (number, &eighth) in into.iter_mut().zip(eighths) {
-                    *number = f32::from(eighth) * step;
-                }
+    pub(crate) fn read(&self, codes: &Codes<'_>, row: u32, into: &mut [f32]) {
+        self.read_shortened(codes, row, into);
+        let length = self.lengths[row as usize];
+        let short = match self.numbers {
+            Numbers::Full(_) => false,
+            Numbers::Half(_) => true,
+            Numbers::Codes { .. } => self.metric == Metric::Cosine,
+        };
+        if short {
+            for number in into {
+                *number *= length;
             }
         }
     }
 
     /// How far a row is from the query, exactly for the numbers that are kept.
-    pub(crate) fn distance(&self, query: &Query, row: u32, scratch: &mut Vec<f32>) -> f32 {
+    pub(crate) fn distance(&self, codes: &Codes<'_>, query: &Query, row: u32, scratch: &mut Vec<f32>) -> f32 {
+        let at = row as usize;
+        if let Numbers::Full(numbers) = &self.numbers {
+            let numbers = &numbers[at * self.dimension..][..self.dimension];
+            return query.distance(codes.simd, numbers, self.lengths[at]);
+        }
         scratch.resize(self.dimension, 0.0);
-        self.read(row, scratch);
-        query.distance(scratch, kernel::dot(scratch, scratch).sqrt())
+        self.read_shortened(codes, row, scratch);
+        match self.metric {
+            // What was of length 1 is so no more, after rounding.
+            Metric::Cosine => query.distance(codes.simd, scratch, codes.simd.dot(scratch, scratch).sqrt()),
+            Metric::Euclidean | Metric::Dot => {
+                if let Numbers::Half(_) = self.numbers {
+                    let length = self.lengths[at];
+                    for number in scratch.iter_mut() {
+                        *number *= length;
+                    }
+                }
+                query.distance(codes.simd, scratch, 1.0)
+            }
+        }
     }
 
-    fn numbers<T: Pod>(&self) -> Result<&[T]> {
-        self.file.numbers(NUMBERS)
+    /// A row's numbers as they lie there.
+    fn read_shortened(&self, codes: &Codes<'_>, row: u32, into: &mut [f32]) {
+        let from = row as usize * self.dimension;
+        match &self.numbers {
+            Numbers::Full(numbers) => into.copy_from_slice(&numbers[from..from + self.dimension]),
+            Numbers::Half(numbers) => {
+                numbers[from..from + self.dimension].reinterpret_cast::<f16>().convert_to_f32_slice(into);
+            }
+            Numbers::Codes { mean } => codes.read(row, mean, into),
+        }
     }
-}
-
-/// The numbers in steps, each -127 to 127, and how large a step is.
-#[expect(clippy::cast_possible_truncation, reason = "at most 127 by the choice of the step")]
-fn into_eighths(numbers: &[f32], into: &mut [i8]) -> f32 {
-    let largest = numbers.iter().fold(0.0_f32, |largest, number| largest.max(number.abs()));
-    let step = if largest > 0.0 { largest / 127.0 } else { 1.0 };
-    for (eighth, number) in into.iter_mut().zip(numbers) {
-        *eighth = (number / step).round_ties_even() as i8;
-    }
-    step
 }

@@ -8,13 +8,17 @@
 //! vectors ─► Head (scanned as it grows) ─────────────┴─► search(Query, k, ef, allowed rows) ─► hits, nearest first
 //! ```
 
+mod build;
+mod codes;
 mod error;
+mod filter;
+mod graph;
 mod head;
 mod kept;
-mod kernel;
 mod query;
 pub mod sections;
 mod segment;
+mod simd;
 mod top;
 mod write;
 

@@ -2,7 +2,7 @@
 
 use lakehouse_contract::vectors::{Metric, Shape};
 
-use crate::{BadVector, kernel};
+use crate::{BadVector, simd::Simd};
 
 /// Squares of longer ones come too near to the end of what 32 bits hold.
 const LONGEST: f64 = 1e18;
@@ -58,12 +58,12 @@ impl Query {
     }
 
     /// The distance to a vector of this length, as [`Metric`] defines it.
-    pub(crate) fn distance(&self, vector: &[f32], length: f32) -> f32 {
+    pub(crate) fn distance(&self, simd: Simd, vector: &[f32], length: f32) -> f32 {
         match self.metric {
             // Rounding may lead a little outside.
-            Metric::Cosine => (1.0 - kernel::dot(&self.numbers, vector) / length).clamp(0.0, 2.0),
-            Metric::Euclidean => kernel::square(&self.numbers, vector).sqrt(),
-            Metric::Dot => -kernel::dot(&self.numbers, vector),
+            Metric::Cosine => (1.0 - simd.dot(&self.numbers, vector) / length).clamp(0.0, 2.0),
+            Metric::Euclidean => simd.square(&self.numbers, vector).sqrt(),
+            Metric::Dot => -simd.dot(&self.numbers, vector),
         }
     }
 }

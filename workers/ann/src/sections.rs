@@ -12,7 +12,8 @@
 use std::{
     fs,
     io::{self, BufWriter, Write},
-    ops::Range,
+    marker::PhantomData,
+    ops::{Deref, Range},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -92,6 +93,11 @@ impl Writer {
             Self { path, out: BufWriter::with_capacity(1 << 18, file), at: 0, sections: Vec::new() };
         writer.put(bytemuck::bytes_of(&HEADER))?;
         Ok(writer)
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Begins the next section; it ends where another begins.
@@ -232,6 +238,16 @@ impl File {
             .map_err(|_| self.damaged(format!("section {} has {} bytes", shown(name), bytes.len())))
     }
 
+    /// A section of so many numbers, which lives on with this file.
+    pub(crate) fn column<T: Pod>(&self, name: Name, length: usize) -> Result<Column<T>> {
+        let numbers = self.numbers::<T>(name)?.len();
+        if numbers != length {
+            return Err(self.damaged(format!("section {} has {numbers} numbers, not {length}", shown(name))));
+        }
+        let entry = self.inner.table.iter().find(|entry| entry.name == name).expect("it has just been read");
+        Ok(Column { file: self.clone(), range: range(entry), of: PhantomData })
+    }
+
     /// Reads everything and compares the checksums.
     pub fn verify(&self) -> Result<()> {
         let Mapped { map, table, .. } = &*self.inner;
@@ -257,6 +273,22 @@ impl File {
 
     pub(crate) fn damaged(&self, what: String) -> Error {
         Error::Damaged { path: self.inner.path.clone(), what }
+    }
+}
+
+/// Numbers of a mapped section.
+pub(crate) struct Column<T> {
+    file: File,
+    range: Range<usize>,
+    of: PhantomData<T>,
+}
+
+impl<T: Pod> Deref for Column<T> {
+    type Target = [T];
+
+    #[inline]
+    fn deref(&self) -> &[T] {
+        bytemuck::cast_slice(&self.file.inner.map[self.range.clone()])
     }
 }
 

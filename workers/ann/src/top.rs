@@ -48,6 +48,19 @@ impl Top {
         }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// What is farther than this changes nothing any more.
+    pub(crate) fn bound(&self) -> f32 {
+        match self.heap.peek() {
+            _ if self.heap.len() < self.k => f32::INFINITY,
+            Some(farthest) => farthest.distance,
+            None => f32::NEG_INFINITY,
+        }
+    }
+
     /// Puts them into `out`, nearest first, instead of what is there.
     pub(crate) fn drain_into(self, out: &mut Vec<Hit>) {
         out.clear();
