@@ -4,7 +4,10 @@
 //! the pipe, and the shell ends the server and removes its folder.
 
 mod api_server;
+mod gguf;
 mod minio;
+mod ollama;
 
 pub use api_server::{ApiServer, helm};
 pub use minio::Minio;
+pub use ollama::Ollama;

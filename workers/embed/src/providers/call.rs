@@ -46,7 +46,7 @@ pub(super) struct Caller {
 
 impl Caller {
     pub(super) fn new(config: &provider::Provider, metrics: Metrics) -> Result<Self, EmbedError> {
-        let provider::Provider { name, kind, url, key_file, embeddings: _, limits } = config;
+        let provider::Provider { name, kind, url, key_file, limits, .. } = config;
         let wrong = |what: String| {
             EmbedError::new(Reason::Unusable, format!("provider `{name}` cannot be asked: {what}"))
         };
