@@ -7,6 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use lakehouse_contract::{DatasetName, IndexName, embed::ModelIdentity};
+use lakehouse_embed::{EmbedError, Reason};
 use lakehouse_http::Problem;
 use lakehouse_store::Error as StoreError;
 use serde_json::json;
@@ -107,6 +108,9 @@ pub enum Error {
         /// That of the request.
         request: Box<ModelIdentity>,
     },
+    /// The text gave no vector.
+    #[error(transparent)]
+    Embed(#[from] EmbedError),
     /// The vectors of two indexes cannot be put together.
     #[error("{0}")]
     Unlike(String),
@@ -158,6 +162,7 @@ impl Error {
         match self {
             Self::Contended { .. } | Self::Behind(_) | Self::Part { .. } | Self::Changing(_) => true,
             Self::Store(error) => error.retry_helps(),
+            Self::Embed(error) => error.retry_helps(),
             _ => false,
         }
     }
@@ -238,6 +243,7 @@ impl From<Error> for Problem {
             Error::NoModel(_) => new(StatusCode::BAD_REQUEST, "no_model"),
             Error::ModelMismatch { index, request, .. } => new(StatusCode::CONFLICT, "model_mismatch")
                 .details(json!({ "index": index, "request": request })),
+            Error::Embed(error) => embedder_failed(error),
             Error::Unlike(_) => Self::bad_request(says),
             Error::Contended { .. } | Error::Behind(_) | Error::Changing(_) => Self::unavailable(says, 1),
             Error::Part { part, .. } => Self::bad_gateway(says).details(json!({ "part": part })),
@@ -255,6 +261,28 @@ impl From<Error> for Problem {
         };
         problem.because(error)
     }
+}
+
+/// What the embedder says, under the status that a caller of this service should see.
+fn embedder_failed(error: &EmbedError) -> Problem {
+    let status = match error.reason {
+        Reason::EmptyList | Reason::EmptyText | Reason::TooLong | Reason::TooMany => StatusCode::BAD_REQUEST,
+        Reason::UnknownModel => StatusCode::NOT_FOUND,
+        Reason::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        Reason::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        Reason::Refused
+        | Reason::Credentials
+        | Reason::Unavailable
+        | Reason::BadAnswer
+        | Reason::Unusable => StatusCode::BAD_GATEWAY,
+    };
+    let mut problem = Problem::new(status, error.reason.code(), error.to_string());
+    if !error.known.is_empty() {
+        problem = problem.details(json!({ "known": error.known }));
+    }
+    problem.retry_after =
+        error.retry_after.map(|pause| u32::try_from(pause.as_secs().max(1)).unwrap_or(u32::MAX));
+    problem
 }
 
 impl IntoResponse for Error {

@@ -18,7 +18,7 @@ const HASH: Name = *b"ids.hash";
 const FREE: u32 = u32::MAX;
 
 /// Spreads ids evenly, in the same way for ever: shards and the tables in files follow from it.
-pub fn hash(id: &str) -> u64 {
+pub(crate) fn hash(id: &str) -> u64 {
     let digest = Sha256::digest(id);
     u64::from_le_bytes(digest[..8].try_into().expect("a digest has 32 bytes"))
 }
@@ -109,9 +109,9 @@ impl<'f> Ids<'f> {
         std::str::from_utf8(&self.text[start as usize..self.ends[row] as usize]).unwrap_or_default()
     }
 
-    /// The row of an id.
-    pub(crate) fn find(&self, id: &str) -> Option<u32> {
-        let slots = slots_of(hash(id), self.table.len());
+    /// The row of an id with this [`hash`].
+    pub(crate) fn find(&self, id: &str, hash: u64) -> Option<u32> {
+        let slots = slots_of(hash, self.table.len());
         let rows = slots.map(|slot| self.table[slot]).take_while(|row| *row != FREE);
         rows.filter(|row| (*row as usize) < self.ends.len()).find(|row| self.get(*row) == id)
     }
@@ -136,11 +136,15 @@ mod tests {
             ids.check(rows).unwrap();
             for row in 0..rows {
                 assert_eq!(ids.get(row), format!("w-{row}"));
-                assert_eq!(ids.find(&format!("w-{row}")), Some(row));
+                assert_eq!(find(&ids, &format!("w-{row}")), Some(row));
             }
-            assert_eq!(ids.find("w-x"), None);
+            assert_eq!(find(&ids, "w-x"), None);
             assert!(ids.check(rows + 1).is_err());
         }
+    }
+
+    fn find(ids: &Ids<'_>, id: &str) -> Option<u32> {
+        ids.find(id, hash(id))
     }
 
     #[test]

@@ -296,9 +296,9 @@ impl Segment {
         self.ids().get(row)
     }
 
-    /// The row of an id.
-    pub fn find(&self, id: &str) -> Option<u32> {
-        self.ids().find(id)
+    /// The row of an id with this [`ids::hash`].
+    pub(crate) fn find(&self, id: &str, hash: u64) -> Option<u32> {
+        self.ids().find(id, hash)
     }
 
     /// The numbers of a row.

@@ -9,7 +9,7 @@ use lakehouse_contract::vectors::Metadata;
 use serde_json::Value;
 
 /// The longest id, in bytes.
-pub const MAX_ID_BYTES: usize = 1024;
+const MAX_ID_BYTES: usize = 1024;
 /// The longest name of a field, in bytes.
 const MAX_FIELD_BYTES: usize = 256;
 /// The most metadata that one vector has, in bytes of its JSON form.
