@@ -6,22 +6,24 @@
 
 mod memory;
 
+use std::fmt::Debug;
+
 use k8s_openapi::api::batch::v1::Job;
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
-    core::{PartialObjectMeta, Status},
+    core::{NamespaceResourceScope, PartialObjectMeta, Status},
 };
-use lakehouse_crds::Dataset;
 use lakehouse_plan::{
     Reason,
     cluster::{
         Child, Kind, ObjectName,
-        deletion::Finalizer,
+        deletion::{Finalizer, KeepsData},
         names::{FIELD_MANAGER, FINALIZER},
     },
     status::Failure,
 };
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use tracing::{debug, info};
 
@@ -158,25 +160,32 @@ impl Applier {
         }
     }
 
-    /// Adds or removes the finalizer of a Dataset, of the very state that was looked at.
+    /// Adds or removes the finalizer of a resource, of the very state that was looked at.
     /// False when it has changed meanwhile.
-    pub async fn finalizer(&self, dataset: &Dataset, change: Finalizer) -> Result<bool, Error> {
-        let (namespace, name) = (dataset.namespace().unwrap_or_default(), dataset.name_any());
-        let mut finalizers = dataset.finalizers().to_vec();
+    pub async fn finalizer<K>(&self, resource: &K, change: Finalizer) -> Result<bool, Error>
+    where
+        K: KeepsData
+            + Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned,
+    {
+        let (namespace, name) = (resource.namespace().unwrap_or_default(), resource.name_any());
+        let mut finalizers = resource.finalizers().to_vec();
         finalizers.retain(|finalizer| finalizer != FINALIZER);
         if change == Finalizer::Add {
             finalizers.push(FINALIZER.to_owned());
         }
         let patch = json!({"metadata": {
-            "uid": dataset.uid(),
-            "resourceVersion": dataset.resource_version(),
+            "uid": resource.uid(),
+            "resourceVersion": resource.resource_version(),
             "finalizers": finalizers,
         }});
-        let datasets: Api<Dataset> = Api::namespaced(self.client.clone(), &namespace);
-        match datasets.patch(&name, &patch_params(), &Patch::Merge(&patch)).await {
+        let resources: Api<K> = Api::namespaced(self.client.clone(), &namespace);
+        match resources.patch(&name, &patch_params(), &Patch::Merge(&patch)).await {
             Ok(_) => Ok(true),
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(false),
-            Err(error) => Err(Error::of(format!("the finalizer of Dataset `{name}`"), error)),
+            Err(error) => Err(Error::of(format!("the finalizer of {} `{name}`", K::KIND.as_str()), error)),
         }
     }
 

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use lakehouse_crds::Dataset;
+use lakehouse_crds::{Dataset, VectorIndex};
 use lakehouse_plan::{cluster::Settings, status::Failure};
 
 use crate::{apply::Applier, observe::Reader, report::Reporter, services::Services, world::Wake};
@@ -23,17 +23,20 @@ pub struct Context {
     pub services: Services,
     /// The way to change things.
     pub applier: Applier,
-    /// The way to tell things.
+    /// The way to tell things of Datasets.
     pub datasets: Reporter<Dataset>,
-    /// Why what a namespace's Datasets share cannot be made.
+    /// The way to tell things of `VectorIndexes`.
+    pub indexes: Reporter<VectorIndex>,
+    /// Why what a namespace's resources share cannot be made.
     pub refusals: Refusals,
 }
 
 impl Context {
     /// Lets go of what is only remembered until it is seen.
     pub fn settle(&self) {
-        let datasets = &self.wake.world.datasets;
+        let (datasets, indexes) = (&self.wake.world.datasets, &self.wake.world.indexes);
         self.datasets.settle(|namespace, name| Some(datasets.get(namespace, name)?.stamp.clone()));
+        self.indexes.settle(|namespace, name| Some(indexes.get(namespace, name)?.stamp.clone()));
     }
 }
 

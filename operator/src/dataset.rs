@@ -4,10 +4,9 @@
 //! stores, pods ─► observe ─► plan (pure) ─► apply ─► status (pure) ─► report
 //! ```
 
-mod end;
 mod serving;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Event};
@@ -17,7 +16,8 @@ use lakehouse_crds::{Dataset, DatasetStatus, conditions::SERVED};
 use lakehouse_plan::{
     ReadyDataset, Reason, check,
     cluster::{
-        dataset::{Catalogue, Observed, Plan, Rollback, Run, needs, plan},
+        ResourceKind, Rollback, Run,
+        dataset::{Catalogue, Observed, Plan, needs, plan},
         deletion, names,
         serving::{View, is_ready},
     },
@@ -28,14 +28,12 @@ use tracing::{info, warn};
 
 use crate::{
     context::Context,
+    end::{self, SOON, until},
     error::Error,
     observe::Found,
     queue::Next,
     services::{self, Evidence, Known, PROGRESS_INTERVAL, Said},
 };
-
-/// A try that came too early is made again after this time.
-const SOON: Duration = Duration::from_secs(1);
 
 /// Brings one Dataset from its spec to its status.
 pub(crate) async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Next, Error> {
@@ -52,7 +50,7 @@ pub(crate) async fn reconcile(context: &Context, namespace: &str, name: &str) ->
         return Ok(if changed { Next::Settled } else { Next::After(SOON) });
     }
     if dataset.metadata.deletion_timestamp.is_some() {
-        return end::reconcile(context, dataset, namespace, name).await;
+        return end::reconcile(context, &context.datasets, dataset, namespace).await;
     }
 
     let last = context.datasets.last(dataset);
@@ -151,7 +149,7 @@ async fn catalogue(
         View::Version(version) => Some(*version),
         _ => None,
     });
-    let jobs = context.reader.jobs(namespace, &names::short(name));
+    let jobs = context.reader.jobs(ResourceKind::Dataset, namespace, &names::short(name));
     let ended = jobs.iter().filter(|job| has_ended(job)).map(|job| job.name_any());
     // A Dataset that was made anew under an old name may have found other data.
     let ended = ended.chain(dataset.uid()).collect();
@@ -217,9 +215,9 @@ async fn planned(
     let (reader, settings) = (&context.reader, &*context.settings);
     let short = names::short(ready.name.as_str());
     let needs = needs(ready, settings);
-    let pods = reader.pods(namespace, &short);
-    let (config_maps, secrets) =
-        (reader.config_maps(namespace, &short), reader.secrets(namespace, &needs.secrets));
+    let pods = reader.pods(ResourceKind::Dataset, namespace, &short);
+    let config_maps = reader.config_maps(ResourceKind::Dataset, namespace, &short);
+    let secrets = reader.secrets(namespace, &needs.secrets);
     let found = match &needs.config_map {
         Some((map, key)) => reader.entry(namespace, map, key).await?,
         None => Found::NotNeeded,
@@ -350,12 +348,8 @@ fn next(work: &Work, known: &Catalogued) -> Next {
     rest.into_iter().flatten().min().map_or(Next::Settled, Next::After)
 }
 
-/// How long it is until then; nothing when it has passed.
-fn until(time: Timestamp) -> Duration {
-    Duration::try_from(time.duration_since(Timestamp::now())).unwrap_or_default()
-}
-
-fn has_ended(job: &Job) -> bool {
+/// Whether a Job has come to its end, good or bad.
+pub(crate) fn has_ended(job: &Job) -> bool {
     let conditions = job.status.as_ref().and_then(|status| status.conditions.as_deref());
     let ends = |name: &str| name == "Complete" || name == "Failed";
     conditions.unwrap_or_default().iter().any(|one| ends(&one.type_) && one.status == "True")

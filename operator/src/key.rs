@@ -12,7 +12,14 @@ pub enum Key {
         /// Its name.
         name: String,
     },
-    /// What the Datasets of a namespace share.
+    /// A VectorIndex.
+    VectorIndex {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// What the resources of a namespace share.
     Namespace(String),
 }
 
@@ -22,10 +29,16 @@ impl Key {
         Self::Dataset { namespace: namespace.into(), name: name.into() }
     }
 
+    /// A VectorIndex.
+    pub fn vector_index(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self::VectorIndex { namespace: namespace.into(), name: name.into() }
+    }
+
     /// The kind, for metrics.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Dataset { .. } => "dataset",
+            Self::VectorIndex { .. } => "vector_index",
             Self::Namespace(_) => "namespace",
         }
     }
@@ -33,7 +46,9 @@ impl Key {
     /// Where it lies.
     pub fn namespace(&self) -> &str {
         match self {
-            Self::Dataset { namespace, .. } | Self::Namespace(namespace) => namespace,
+            Self::Dataset { namespace, .. }
+            | Self::VectorIndex { namespace, .. }
+            | Self::Namespace(namespace) => namespace,
         }
     }
 }
@@ -42,6 +57,7 @@ impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Dataset { namespace, name } => write!(f, "Dataset {namespace}/{name}"),
+            Self::VectorIndex { namespace, name } => write!(f, "VectorIndex {namespace}/{name}"),
             Self::Namespace(namespace) => write!(f, "namespace {namespace}"),
         }
     }

@@ -4,12 +4,13 @@
 //! watch ─► queue ─► observe ─► plan (pure) ─► apply ─► report
 //! ```
 //! What a resource asks for is decided in `lakehouse-plan`; here lies everything that talks: to the API server, and to the
-//! pods of a namespace. Watching, queueing, applying and reporting know no kind; a kind is a module such as `dataset`.
+//! pods of a namespace. Watching, queueing, applying and reporting know no kind; a kind is a module: `dataset`, `vector_index`.
 
 pub mod apply;
 pub mod client;
 pub mod context;
 mod dataset;
+mod end;
 pub mod error;
 pub mod key;
 pub mod lease;
@@ -22,5 +23,6 @@ pub mod run;
 pub mod services;
 pub mod settings;
 pub mod store;
+mod vector_index;
 pub mod watch;
 pub mod world;

@@ -1,30 +1,37 @@
-//! Keeps what the Datasets of a namespace share: settings, token, gateway, query pods.
+//! Keeps what the resources of a namespace share: settings, token, gateway, query pods, the pods that serve and make vectors.
 
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::{Resource, ResourceExt};
-use lakehouse_plan::cluster::{
-    Kind, ObjectName, Owner,
-    names::FINALIZER,
-    namespace::{Observed, Plan, plan, token_secret},
+use lakehouse_crds::ChatProvider;
+use lakehouse_plan::{
+    ReadyProvider, chat_provider,
+    cluster::{
+        Kind, ObjectName, Owner, ResourceKind,
+        names::FINALIZER,
+        namespace::{Observed, Plan, plan, token_secret},
+    },
 };
 use rand::RngExt;
 
-use crate::{apply, context::Context, error::Error, queue::Next};
+use crate::{apply, context::Context, error::Error, queue::Next, world::seen::Labels};
 
 /// Bytes of a token that this operator makes.
 const TOKEN_BYTES: usize = 32;
 
-/// Brings what a namespace's Datasets share to what they need.
+/// Brings what a namespace's resources share to what they need.
 pub(crate) async fn reconcile(context: &Context, namespace: &str) -> Result<Next, Error> {
     let plan = plan_of(context, namespace);
     let applied = apply(context, namespace, &plan).await;
     let refusal = applied.as_ref().err().and_then(apply::Error::failure);
     let refused = refusal.is_some();
     if context.refusals.set(namespace, refusal) {
-        context.wake.datasets_of(namespace);
+        context.wake.resources_of(namespace);
     }
     match applied {
         Ok(()) => Ok(Next::Settled),
-        // Each Dataset of the namespace tells it; here it is only tried again.
+        // Each resource of the namespace tells it; here it is only tried again.
         Err(_) if refused => Ok(Next::Failed),
         Err(error) => Err(error.into()),
     }
@@ -33,28 +40,78 @@ pub(crate) async fn reconcile(context: &Context, namespace: &str) -> Result<Next
 fn plan_of(context: &Context, namespace: &str) -> Plan {
     let world = &context.wake.world;
     let settings = &*context.settings;
-    let datasets = world.datasets.of(namespace);
-    let (ending, living): (Vec<_>, Vec<_>) =
-        datasets.iter().partition(|dataset| dataset.object.meta().deletion_timestamp.is_some());
-    let owners: Vec<Owner> = living
-        .iter()
-        .map(|dataset| Owner {
-            name: dataset.object.name_any(),
-            uid: dataset.object.uid().unwrap_or_default(),
-        })
-        .collect();
+    let needs = needs(context, namespace);
     let store_secret = world.secrets.get(namespace, &settings.store.secret).map(|stamp| stamp.identity());
     let observed = Observed {
         namespace,
-        owners: &owners,
-        purging: ending
-            .iter()
-            .any(|dataset| dataset.object.finalizers().iter().any(|name| name == FINALIZER)),
+        owners: &needs.owners,
+        embedding: &needs.embedding,
+        providers: &needs.providers,
+        purging: needs.purging,
         store_secret: store_secret.as_deref(),
         has_token_secret: world.secrets.get(namespace, &settings.token_secret).is_some(),
         existing: &existing(context, namespace),
     };
     plan(&observed, settings)
+}
+
+/// Who needs what of a namespace.
+#[derive(Default)]
+struct Needs {
+    owners: Vec<Owner>,
+    embedding: Vec<Owner>,
+    providers: Vec<ReadyProvider>,
+    purging: bool,
+}
+
+impl Needs {
+    /// The owner that a resource is, unless it is being deleted.
+    fn owner<K: Resource>(&mut self, kind: ResourceKind, resource: &K) -> Option<Owner> {
+        if resource.meta().deletion_timestamp.is_some() {
+            self.purging |= resource.finalizers().iter().any(|name| name == FINALIZER);
+            return None;
+        }
+        Some(Owner { kind, name: resource.name_any(), uid: resource.uid().unwrap_or_default() })
+    }
+}
+
+fn needs(context: &Context, namespace: &str) -> Needs {
+    let world = &context.wake.world;
+    let mut needs = Needs::default();
+    for dataset in world.datasets.of(namespace) {
+        let owner = needs.owner(ResourceKind::Dataset, &*dataset.object);
+        needs.owners.extend(owner);
+    }
+    let mut named = BTreeSet::new();
+    for index in world.indexes.of(namespace) {
+        let Some(owner) = needs.owner(ResourceKind::VectorIndex, &*index.object) else { continue };
+        if let Some(embedding) = &index.object.spec.embedding {
+            named.extend(embedding.provider.clone());
+            needs.embedding.push(owner.clone());
+        }
+        needs.owners.push(owner);
+    }
+    let mut providers = world.providers.of(namespace);
+    // Where two claim the same model, the older one has it.
+    providers.sort_by_key(|provider| {
+        let created = provider.object.meta().creation_timestamp.as_ref().map(|time| time.0);
+        (created, provider.object.name_any())
+    });
+    for provider in providers {
+        let provider: &ChatProvider = &provider.object;
+        let Some(owner) = needs.owner(ResourceKind::ChatProvider, provider) else { continue };
+        // One that is refused says so itself; the others need not wait for it.
+        let Ok(ready) = chat_provider::check(provider) else { continue };
+        let embeds = ready.embeds() && !ready.suspend;
+        if embeds {
+            needs.embedding.push(owner.clone());
+            needs.owners.push(owner);
+        }
+        if embeds || named.contains(&ready.name) {
+            needs.providers.push(ready);
+        }
+    }
+    needs
 }
 
 /// The shared objects that are there.
@@ -68,12 +125,13 @@ fn existing(context: &Context, namespace: &str) -> Vec<ObjectName> {
     ];
     let mut existing = Vec::new();
     for (kind, store) in outlines {
-        let shared =
-            store.entries(namespace).into_iter().filter(|(_, object)| object.labels.dataset.is_none());
+        let shared = store.entries(namespace).into_iter().filter(|(_, object)| object.labels.owner.is_none());
         existing.extend(shared.map(|(name, _)| ObjectName::new(kind, name)));
     }
-    let deployments = world.deployments.names_of(namespace).into_iter();
-    existing.extend(deployments.map(|name| ObjectName::new(Kind::Deployment, name)));
+    let deployments = world.deployments.of(namespace).into_iter();
+    let shared =
+        deployments.filter(|deployment| Labels::of::<Deployment>(&deployment.object).owner.is_none());
+    existing.extend(shared.map(|deployment| ObjectName::new(Kind::Deployment, deployment.object.name_any())));
     existing
 }
 

@@ -13,8 +13,9 @@ use k8s_openapi::api::{
 };
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
 use lakehouse_plan::cluster::{
-    dataset::{Entry, EventsOf, entry_digest},
-    meta::DATASET_LABEL,
+    EventsOf, Kind, ObjectName, ResourceKind,
+    dataset::{Entry, entry_digest},
+    meta::owner_of,
 };
 
 use crate::world::{World, seen::Whole};
@@ -122,20 +123,33 @@ impl Reader {
         asked.is_ok_and(|namespace| namespace.metadata.deletion_timestamp.is_some())
     }
 
-    /// The Jobs with a Dataset's label.
-    pub fn jobs(&self, namespace: &str, short: &str) -> Vec<Arc<Job>> {
-        of_dataset(self.world.jobs.of(namespace), short)
+    /// The Jobs with the label of a resource.
+    pub fn jobs(&self, kind: ResourceKind, namespace: &str, short: &str) -> Vec<Arc<Job>> {
+        of_resource(self.world.jobs.of(namespace), kind, short)
     }
 
-    /// The pods with a Dataset's label.
-    pub fn pods(&self, namespace: &str, short: &str) -> Vec<Arc<Pod>> {
-        of_dataset(self.world.pods.of(namespace), short)
+    /// The pods with the label of a resource.
+    pub fn pods(&self, kind: ResourceKind, namespace: &str, short: &str) -> Vec<Arc<Pod>> {
+        of_resource(self.world.pods.of(namespace), kind, short)
     }
 
-    /// The names of our ConfigMaps with a Dataset's label.
-    pub fn config_maps(&self, namespace: &str, short: &str) -> Vec<String> {
+    /// The names of our ConfigMaps with the label of a resource.
+    pub fn config_maps(&self, kind: ResourceKind, namespace: &str, short: &str) -> Vec<String> {
         let maps = self.world.config_maps.entries(namespace).into_iter();
-        maps.filter(|(_, map)| map.labels.dataset.as_deref() == Some(short)).map(|(name, _)| name).collect()
+        maps.filter(|(_, map)| map.labels.is_of(kind, short)).map(|(name, _)| name).collect()
+    }
+
+    /// The Services, Deployments and budgets with the label of a resource.
+    pub fn servers(&self, kind: ResourceKind, namespace: &str, short: &str) -> Vec<ObjectName> {
+        let World { services, budgets, deployments, .. } = &self.world;
+        let mut found = Vec::new();
+        for (of, store) in [(Kind::Service, services), (Kind::PodDisruptionBudget, budgets)] {
+            let own = store.entries(namespace).into_iter().filter(|(_, one)| one.labels.is_of(kind, short));
+            found.extend(own.map(|(name, _)| ObjectName::new(of, name)));
+        }
+        let own = of_resource(deployments.of(namespace), kind, short).into_iter();
+        found.extend(own.map(|deployment| ObjectName::new(Kind::Deployment, deployment.name_any())));
+        found
     }
 
     /// Those of these Secrets that are there, each with its state.
@@ -153,7 +167,7 @@ impl Reader {
     }
 }
 
-fn of_dataset<K: Resource>(objects: Vec<Arc<Whole<K>>>, short: &str) -> Vec<Arc<K>> {
+fn of_resource<K: Resource>(objects: Vec<Arc<Whole<K>>>, kind: ResourceKind, short: &str) -> Vec<Arc<K>> {
     let objects = objects.into_iter().map(|object| Arc::clone(&object.object));
-    objects.filter(|object| object.labels().get(DATASET_LABEL).is_some_and(|label| label == short)).collect()
+    objects.filter(|object| owner_of(object.labels()) == Some((kind, short))).collect()
 }

@@ -1,7 +1,7 @@
 //! Tells users what is known: the status of a resource, and an Event at each turn.
 //!
 //! Receives the status as it shall be; writes it only when it differs from the last one, and publishes one Event for each turn
-//! of `Ready`, `Ingested` and `Stalled`. The last status is the one that was written, not the one that a watch has brought yet, so
+//! of `Ready`, `Ingested`, `Built` and `Stalled`. The last status is the one that was written, not the one that a watch has brought yet, so
 //! that no turn is told twice.
 
 use std::{
@@ -21,8 +21,8 @@ use kube::{
     core::NamespaceResourceScope,
 };
 use lakehouse_crds::{
-    Dataset, DatasetStatus,
-    conditions::{INGESTED, READY, STALLED},
+    Dataset, DatasetStatus, VectorIndex, VectorIndexStatus,
+    conditions::{BUILT, INGESTED, READY, STALLED},
 };
 use lakehouse_plan::{Reason, cluster::names::FIELD_MANAGER};
 use serde::{Serialize, de::DeserializeOwned};
@@ -46,6 +46,18 @@ pub trait Reported:
 
     /// The conditions of a status.
     fn conditions(status: &Self::Status) -> &[Condition];
+}
+
+impl Reported for VectorIndex {
+    type Status = VectorIndexStatus;
+
+    fn status(&self) -> Option<&VectorIndexStatus> {
+        self.status.as_ref()
+    }
+
+    fn conditions(status: &VectorIndexStatus) -> &[Condition] {
+        &status.conditions
+    }
 }
 
 impl Reported for Dataset {
@@ -205,7 +217,7 @@ struct Turn {
 /// The turns between two sets of conditions, each reason once.
 fn turns(before: &[Condition], after: &[Condition]) -> Vec<Turn> {
     let mut turns = Vec::<Turn>::new();
-    for name in [STALLED, INGESTED, READY] {
+    for name in [STALLED, INGESTED, BUILT, READY] {
         let find = |all: &[Condition]| all.iter().find(|condition| condition.type_ == name).cloned();
         let Some(now) = find(after) else { continue };
         let then = find(before);
@@ -230,10 +242,13 @@ fn is_told(name: &str, condition: &Condition) -> Option<bool> {
     match reason {
         _ if holds => Some(false),
         Reason::Ingesting if name == INGESTED => Some(false),
+        Reason::Building if name == BUILT => Some(false),
         Reason::Suspended | Reason::WaitingForUpload | Reason::Deleting => Some(false),
         Reason::NotChecked
         | Reason::Waiting
         | Reason::Ingesting
+        | Reason::Building
+        | Reason::NotBuilt
         | Reason::NotPublished
         | Reason::NotServed
         | Reason::VersionPending => None,

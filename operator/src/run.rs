@@ -37,6 +37,7 @@ use crate::{
     report::Reporter,
     services::{LOOK_EVERY, Services},
     store::Scope,
+    vector_index,
     watch::Health,
     world::{WATCHES, Wake, World},
 };
@@ -147,7 +148,8 @@ fn context(client: Client, settings: Settings, identity: String) -> anyhow::Resu
         services,
         reader: Reader::new(client.clone(), world.clone()),
         applier: Applier::new(client.clone(), world, memory),
-        datasets: Reporter::new(client, identity),
+        datasets: Reporter::new(client.clone(), identity.clone()),
+        indexes: Reporter::new(client, identity),
         refusals: Refusals::default(),
     })
 }
@@ -247,6 +249,9 @@ async fn take(mut turn: Turn, context: Context, metrics: Metrics, health: Health
 async fn reconcile(context: &Context, key: &Key) -> Result<Next, Error> {
     match key {
         Key::Dataset { namespace, name } => Box::pin(dataset::reconcile(context, namespace, name)).await,
+        Key::VectorIndex { namespace, name } => {
+            Box::pin(vector_index::reconcile(context, namespace, name)).await
+        }
         Key::Namespace(namespace) => Box::pin(namespace::reconcile(context, namespace)).await,
     }
 }

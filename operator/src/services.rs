@@ -1,13 +1,15 @@
-//! The pods' side: what the gateway and the query pods of a namespace say.
+//! The pods' side: what the gateway, the query pods, and the pods of indexes and of models say.
 //!
-//! Receives the pods that are known; hands on manifests, views and progress. Pods are asked directly, at the port that their
+//! Receives the pods that are known; hands on manifests, views, models and progress. Pods are asked directly, at the port that their
 //! own spec names, with the namespace's token; the API server hears nothing of it. Nobody waits for a pod twice: views
 //! are one snapshot a namespace, a manifest is asked for again only when something says that it has changed.
 
 mod address;
 mod declared;
 mod http;
+mod indexes;
 mod manifests;
+mod models;
 mod progress;
 mod tokens;
 mod views;
@@ -19,10 +21,10 @@ use std::sync::{
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
-use lakehouse_contract::{DatasetManifest, catalog::RollbackRequest, ingest::Progress};
+use lakehouse_contract::{DatasetManifest, build, catalog::RollbackRequest, ingest, vectors::IndexInfo};
 use lakehouse_crds::DatasetSpec;
 use lakehouse_plan::cluster::{
-    Settings,
+    ResourceKind, Settings,
     meta::Component,
     names,
     serving::{View, is_ready},
@@ -48,10 +50,13 @@ struct Inner {
     world: World,
     queue: Queue<Key>,
     http: http::Http,
-    views: views::Views,
+    views: views::Views<View>,
+    indexes: views::Views<IndexInfo>,
+    models: models::Models,
     manifests: manifests::Manifests,
     declared: declared::Declared,
-    progress: progress::Seen,
+    progress: progress::Seen<ingest::Progress>,
+    builds: progress::Seen<build::Progress>,
     /// Only a leader asks.
     leads: AtomicBool,
 }
@@ -70,9 +75,12 @@ impl Services {
             queue,
             http: http::Http::new(tokens)?,
             views: views::Views::default(),
+            indexes: views::Views::default(),
+            models: models::Models::default(),
             manifests: manifests::Manifests::default(),
             declared: declared::Declared::default(),
             progress: progress::Seen::default(),
+            builds: progress::Seen::default(),
             leads: AtomicBool::new(false),
         })))
     }
@@ -82,10 +90,14 @@ impl Services {
         self.0.leads.store(leads, Ordering::Relaxed);
     }
 
-    /// Asks every query pod of every namespace with Datasets what it serves.
+    /// Asks every pod of every namespace with Datasets or indexes what it serves, and what its models are.
     pub fn look_everywhere(&self) {
         for namespace in self.0.world.datasets.namespaces() {
             self.look(&namespace);
+        }
+        for namespace in self.0.world.indexes.namespaces() {
+            self.look_at_indexes(&namespace);
+            self.ask_models(&namespace);
         }
     }
 
@@ -102,7 +114,7 @@ impl Services {
     /// Every query pod of a namespace, and what it last said of a dataset.
     pub fn views(&self, namespace: &str, dataset: &str) -> Vec<(Arc<Pod>, View)> {
         let said = |pod: Arc<Pod>| {
-            let view = self.0.views.of(namespace, &pod, dataset);
+            let view = View::from(self.0.views.of(namespace, &pod, dataset));
             (pod, view)
         };
         self.0.pods(namespace, Component::Query).into_iter().map(said).collect()
@@ -111,6 +123,11 @@ impl Services {
     /// The pods of a namespace's gateway.
     pub fn gateway(&self, namespace: &str) -> Vec<Arc<Pod>> {
         self.0.pods(namespace, Component::Gateway)
+    }
+
+    /// The pods that turn text into vectors.
+    pub fn embedders(&self, namespace: &str) -> Vec<Arc<Pod>> {
+        self.0.pods(namespace, Component::Embed)
     }
 
     /// What the catalogue says is current; asked again only when `evidence` is not what it was.
@@ -164,28 +181,22 @@ impl Services {
 
     /// What the pod at this address last told of its ingest. It is asked again beside everything else, and the
     /// Dataset is woken when it has come further.
-    pub fn progress(&self, namespace: &str, dataset: &str, address: &str) -> Option<Progress> {
-        let inner = &self.0;
-        let (pods, short) = (inner.world.pods.of(namespace), names::short(dataset));
-        // Pods that have ended keep their addresses, which others may have now.
-        let is_meant = |pod: &Pod| {
-            address::ip(pod) == Some(address) && Labels::of(pod).dataset.as_deref() == Some(short.as_str())
-        };
-        let pod = pods.iter().find(|pod| is_meant(&pod.object))?;
-        let address = address::of(&pod.object)?;
-        if inner.leads.load(Ordering::Relaxed) && inner.progress.begin(namespace, dataset, &address) {
-            let (me, namespace, dataset) = (self.clone(), namespace.to_owned(), dataset.to_owned());
+    pub fn progress(&self, namespace: &str, dataset: &str, address: &str) -> Option<ingest::Progress> {
+        let address = self.0.worker(ResourceKind::Dataset, namespace, dataset, address)?;
+        let progress = &self.0.progress;
+        if self.0.leads.load(Ordering::Relaxed) && progress.begin(namespace, dataset, &address) {
+            let (me, namespace, name) = (self.clone(), namespace.to_owned(), dataset.to_owned());
             let address = address.clone();
             tokio::spawn(async move {
-                let path = format!("/ingest/progress?name={dataset}");
-                let told = me.0.http.get::<Vec<Progress>>(&namespace, &address, &path).await;
-                let told = told.ok().and_then(|all| all.into_iter().find(|one| one.name == dataset));
-                if me.0.progress.end(&namespace, &dataset, &address, told) {
-                    me.0.queue.add(Key::dataset(namespace, dataset));
+                let path = format!("/ingest/progress?name={name}");
+                let told = me.0.http.get::<Vec<ingest::Progress>>(&namespace, &address, &path).await;
+                let told = told.ok().and_then(|all| all.into_iter().find(|one| one.name == name));
+                if me.0.progress.end(&namespace, &name, &address, told) {
+                    me.0.queue.add(Key::dataset(namespace, name));
                 }
             });
         }
-        inner.progress.last(namespace, dataset, &address)
+        progress.last(namespace, dataset, &address)
     }
 
     /// Forgets a Dataset that is gone.
@@ -230,6 +241,14 @@ fn declared_path(dataset: &str) -> String {
 }
 
 impl Inner {
+    /// Where the pod of a resource's Job listens that has this IP address.
+    fn worker(&self, kind: ResourceKind, namespace: &str, name: &str, ip: &str) -> Option<String> {
+        let (pods, short) = (self.world.pods.of(namespace), names::short(name));
+        // Pods that have ended keep their addresses, which others may have now.
+        let is_meant = |pod: &Pod| address::ip(pod) == Some(ip) && Labels::of(pod).is_of(kind, &short);
+        address::of(&pods.iter().find(|pod| is_meant(&pod.object))?.object)
+    }
+
     fn pods(&self, namespace: &str, component: Component) -> Vec<Arc<Pod>> {
         let pods = self.world.pods.of(namespace).into_iter();
         pods.map(|pod| Arc::clone(&pod.object))

@@ -19,8 +19,8 @@ use kube::{
     Api, Client, Resource,
     core::{NamespaceResourceScope, PartialObjectMeta},
 };
-use lakehouse_crds::Dataset;
-use lakehouse_plan::cluster::{Kind, ObjectName, names};
+use lakehouse_crds::{ChatProvider, Dataset, VectorIndex};
+use lakehouse_plan::cluster::{Kind, ObjectName, ResourceKind, names};
 use seen::{Outline, Stamp, Whole};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
@@ -40,6 +40,10 @@ const OURS: &str = "app.kubernetes.io/managed-by=lakehouse-operator";
 pub struct World {
     /// The users' Datasets.
     pub datasets: Store<Whole<Dataset>>,
+    /// The users' `VectorIndexes`.
+    pub indexes: Store<Whole<VectorIndex>>,
+    /// The users' `ChatProviders`.
+    pub providers: Store<Whole<ChatProvider>>,
     /// Our Jobs.
     pub jobs: Store<Whole<Job>>,
     /// The pods of our Jobs and Deployments.
@@ -61,7 +65,7 @@ pub struct World {
 }
 
 /// How many watches a scope has.
-pub const WATCHES: usize = 10;
+pub const WATCHES: usize = 12;
 
 impl World {
     /// Follows everything within `scopes` for as long as the tasks run; `wake` hears what happens.
@@ -69,7 +73,9 @@ impl World {
         let mut tasks = JoinSet::new();
         for scope in scopes {
             let mut begin = Begin { tasks: &mut tasks, client, scope, wake, health };
-            begin.all("datasets.lakehouse.dev", &self.datasets, Whole::dataset, Wake::dataset);
+            begin.all("datasets.lakehouse.dev", &self.datasets, Whole::resource, Wake::dataset);
+            begin.all("vectorindexes.lakehouse.dev", &self.indexes, Whole::resource, Wake::index);
+            begin.all("chatproviders.lakehouse.dev", &self.providers, Whole::resource, Wake::provider);
             begin.ours("jobs", &self.jobs, Whole::job, Wake::job);
             begin.ours("pods", &self.pods, Whole::pod, Wake::pod);
             begin.ours("deployments", &self.deployments, Whole::deployment, Wake::deployment);
@@ -111,12 +117,21 @@ impl World {
             && self.secrets.get(namespace, token_secret).is_some()
     }
 
-    /// The name of the Dataset with this short name, as a label says it.
-    pub fn dataset_of(&self, namespace: &str, short: &str) -> Option<String> {
-        if names::short(short) == short && self.datasets.get(namespace, short).is_some() {
+    /// The name of the resource with this short name, as a label says it.
+    pub fn name_of(&self, kind: ResourceKind, namespace: &str, short: &str) -> Option<String> {
+        let (is_there, names) = match kind {
+            ResourceKind::Dataset => {
+                (self.datasets.get(namespace, short).is_some(), self.datasets.names_of(namespace))
+            }
+            ResourceKind::VectorIndex => {
+                (self.indexes.get(namespace, short).is_some(), self.indexes.names_of(namespace))
+            }
+            ResourceKind::ChatProvider => return None,
+        };
+        if is_there && names::short(short) == short {
             return Some(short.to_owned());
         }
-        self.datasets.names_of(namespace).into_iter().find(|name| names::short(name) == short)
+        names.into_iter().find(|name| names::short(name) == short)
     }
 }
 

@@ -18,7 +18,7 @@ use lakehouse_operator::{
     },
 };
 use lakehouse_plan::cluster::{
-    Child, Kind, ObjectName, Owner, Settings,
+    Child, Kind, ObjectName, Owner, ResourceKind, Settings,
     deletion::Finalizer,
     namespace::{Observed, plan},
 };
@@ -240,10 +240,12 @@ fn start() -> (Applier, World, Server) {
 /// What the real plan shares among the Datasets of a namespace.
 fn children() -> Vec<Child> {
     let settings = Settings::parse("image: lakehouse:test\nstore: {url: s3://lakehouse}\n").unwrap();
-    let owners = [Owner { name: "people".to_owned(), uid: "u".to_owned() }];
+    let owners = [Owner { kind: ResourceKind::Dataset, name: "people".to_owned(), uid: "u".to_owned() }];
     let observed = Observed {
         namespace: "shop",
         owners: &owners,
+        embedding: &[],
+        providers: &[],
         purging: false,
         store_secret: None,
         has_token_secret: true,

@@ -10,7 +10,7 @@ use lakehouse_crds::{
 };
 use url::Url;
 
-use crate::{Problem, Reason, Refusal, convert, dataset};
+use crate::{Problem, Reason, Refusal, convert, dataset, status::Failure};
 
 /// A ChatProvider that was checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +55,34 @@ impl ReadyProvider {
             fallback: self.fallback.clone(),
             limits: self.limits,
         }
+    }
+}
+
+/// Why the ChatProvider that an index names cannot embed, as far as the resources tell. `has_secret` knows the namespace's Secrets.
+pub fn failure(
+    name: &str,
+    namespace: &str,
+    provider: Option<&ChatProvider>,
+    has_secret: impl Fn(&str) -> bool,
+) -> Option<Failure> {
+    let named = format!("The ChatProvider `{name}`, which `spec.embedding.provider` names,");
+    let Some(provider) = provider else {
+        let message = format!("{named} is not in the namespace `{namespace}`.");
+        return Some(Failure::new(Reason::ProviderMissing, message));
+    };
+    match check(provider) {
+        Err(refusal) => Some(Failure::new(refusal.reason(), format!("{named} is refused: {refusal}"))),
+        Ok(ReadyProvider { suspend: true, .. }) => {
+            Some(Failure::new(Reason::ProviderMissing, format!("{named} is suspended.")))
+        }
+        Ok(ReadyProvider { key: Some(key), .. }) if !has_secret(&key.name) => {
+            let message = format!(
+                "The Secret `{}` with the key of the ChatProvider `{name}` is not in the namespace `{namespace}`. Create it with the                  entry `{}`.",
+                key.name, key.key
+            );
+            Some(Failure::new(Reason::SecretMissing, message))
+        }
+        Ok(_) => None,
     }
 }
 
@@ -206,6 +234,23 @@ mod tests {
         let timeouts = ["spec.limits.timeouts.connect", "spec.limits.timeouts.idle"];
         assert_eq!(fields, ["metadata.name", "spec.apiKeySecretRef", "spec.url", timeouts[0], timeouts[1]]);
         assert!(!refusal.to_string().contains("hunter2"), "{refusal}");
+    }
+
+    #[test]
+    fn a_provider_that_cannot_embed_is_told() {
+        let reason = |provider: Option<&ChatProvider>, has: bool| {
+            failure("up", "team", provider, |_| has).map(|failure| failure.reason)
+        };
+        let secret = json!({"name": "k", "key": "token"});
+        let sound = provider("up", json!({"type": "Voyage", "apiKeySecretRef": secret}));
+        assert_eq!(reason(None, true), Some(Reason::ProviderMissing));
+        assert_eq!(
+            (reason(Some(&sound), true), reason(Some(&sound), false)),
+            (None, Some(Reason::SecretMissing))
+        );
+        let suspended = provider("up", json!({"type": "Ollama", "url": "http://h", "suspend": true}));
+        assert_eq!(reason(Some(&suspended), true), Some(Reason::ProviderMissing));
+        assert_eq!(reason(Some(&provider("up", json!({"type": "Ollama"}))), true), Some(Reason::InvalidSpec));
     }
 
     #[test]

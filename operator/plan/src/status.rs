@@ -63,6 +63,20 @@ pub enum ServedFacts {
     Failed(Failure),
 }
 
+impl ServedFacts {
+    /// The same, where what all resources of a namespace share could not be made.
+    #[must_use]
+    pub fn with(self, refused: Option<Failure>) -> Self {
+        match (self, refused) {
+            (served, None) | (served @ Self::Limping { .. }, Some(_)) => served,
+            (Self::Serving { endpoint, version }, Some(failure)) => {
+                Self::Limping { endpoint, version, failure }
+            }
+            (Self::NotYet | Self::Waiting(_) | Self::Failed(_), Some(failure)) => Self::Failed(failure),
+        }
+    }
+}
+
 /// Why something failed, with the real error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {

@@ -36,15 +36,6 @@ pub(super) fn of(
     });
     let observed =
         Observed { namespace, deployments: &deployments, gateway: &gateway, query: &query, manifest };
-    let served = match (facts(&observed), context.refusals.of(namespace)) {
-        (served, None) => served,
-        (ServedFacts::Serving { endpoint, version }, Some(failure)) => {
-            ServedFacts::Limping { endpoint, version, failure }
-        }
-        (limping @ ServedFacts::Limping { .. }, Some(_)) => limping,
-        (ServedFacts::NotYet | ServedFacts::Waiting(_) | ServedFacts::Failed(_), Some(failure)) => {
-            ServedFacts::Failed(failure)
-        }
-    };
+    let served = facts(&observed).with(context.refusals.of(namespace));
     (served, behind)
 }

@@ -45,6 +45,11 @@ impl Error {
         matches!(self, Self::Answered { status: StatusCode::NOT_FOUND, code, .. } if code != "not_running")
     }
 
+    /// What was to be made is there already, or is not in the state that was meant.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Answered { status: StatusCode::CONFLICT, .. })
+    }
+
     /// The same would be answered again: what was asked for cannot be.
     pub fn is_final(&self) -> bool {
         match self {
@@ -105,6 +110,19 @@ impl Http {
             Some(body) => request.json(body),
             None => request,
         };
+        self.send(namespace, request).await
+    }
+
+    /// Posts what may take longer than an answer usually does.
+    pub(super) async fn post_patiently<T: DeserializeOwned>(
+        &self,
+        namespace: &str,
+        address: &str,
+        path: &str,
+        body: &(impl Serialize + Sync),
+        patience: Duration,
+    ) -> Result<T, Error> {
+        let request = self.client.post(format!("{address}{path}")).json(body).timeout(patience);
         self.send(namespace, request).await
     }
 

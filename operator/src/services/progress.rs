@@ -1,4 +1,4 @@
-//! How far running ingests have come, as their pods last told.
+//! How far running Jobs have come, as their pods last told.
 
 use std::{
     collections::HashMap,
@@ -6,30 +6,36 @@ use std::{
     time::Duration,
 };
 
-use lakehouse_contract::ingest::Progress;
 use tokio::time::Instant;
 
 /// A pod is not asked more often: each answer may be a write of the status.
 pub const INTERVAL: Duration = Duration::from_secs(2);
 
-#[derive(Debug, Default)]
-pub(super) struct Seen(Mutex<HashMap<(String, String), Entry>>);
+/// What the pods of one kind's Jobs told, by namespace and name of the resource.
+#[derive(Debug)]
+pub(super) struct Seen<P>(Mutex<HashMap<(String, String), Entry<P>>>);
+
+impl<P> Default for Seen<P> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
 
 #[derive(Debug)]
-struct Entry {
+struct Entry<P> {
     /// The address of the pod that is asked: another pod is another run.
     address: String,
     asked: Instant,
     asking: bool,
-    last: Option<Progress>,
+    last: Option<P>,
 }
 
-impl Seen {
+impl<P: Clone + PartialEq> Seen<P> {
     /// Whether it is time to ask; who is told so asks and calls [`Self::end`].
-    pub(super) fn begin(&self, namespace: &str, dataset: &str, address: &str) -> bool {
+    pub(super) fn begin(&self, namespace: &str, name: &str, address: &str) -> bool {
         let mut all = self.all();
         let now = Instant::now();
-        let place = (namespace.to_owned(), dataset.to_owned());
+        let place = (namespace.to_owned(), name.to_owned());
         match all.get_mut(&place).filter(|entry| entry.address == address) {
             Some(entry) if entry.asking || now < entry.asked + INTERVAL => false,
             Some(entry) => {
@@ -45,9 +51,9 @@ impl Seen {
     }
 
     /// Takes an answer, and says whether it is news. A pod that does not answer has told nothing new.
-    pub(super) fn end(&self, namespace: &str, dataset: &str, address: &str, told: Option<Progress>) -> bool {
+    pub(super) fn end(&self, namespace: &str, name: &str, address: &str, told: Option<P>) -> bool {
         let mut all = self.all();
-        let entry = all.get_mut(&(namespace.to_owned(), dataset.to_owned()));
+        let entry = all.get_mut(&(namespace.to_owned(), name.to_owned()));
         let Some(entry) = entry.filter(|entry| entry.address == address) else { return false };
         entry.asking = false;
         let news = told.is_some() && told != entry.last;
@@ -55,24 +61,24 @@ impl Seen {
         news
     }
 
-    pub(super) fn last(&self, namespace: &str, dataset: &str, address: &str) -> Option<Progress> {
+    pub(super) fn last(&self, namespace: &str, name: &str, address: &str) -> Option<P> {
         let all = self.all();
-        let entry = all.get(&(namespace.to_owned(), dataset.to_owned()))?;
+        let entry = all.get(&(namespace.to_owned(), name.to_owned()))?;
         entry.last.clone().filter(|_| entry.address == address)
     }
 
-    pub(super) fn forget(&self, namespace: &str, dataset: &str) {
-        self.all().remove(&(namespace.to_owned(), dataset.to_owned()));
+    pub(super) fn forget(&self, namespace: &str, name: &str) {
+        self.all().remove(&(namespace.to_owned(), name.to_owned()));
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<(String, String), Entry>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<(String, String), Entry<P>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use lakehouse_contract::ingest::Phase;
+    use lakehouse_contract::ingest::{Phase, Progress};
 
     use super::*;
 

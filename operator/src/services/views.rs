@@ -1,4 +1,4 @@
-//! What every query pod serves: one snapshot a namespace.
+//! What every pod of one component serves: one snapshot a namespace.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -7,7 +7,7 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Pod;
-use lakehouse_contract::sql;
+use lakehouse_contract::{sql, vectors::IndexInfo};
 use lakehouse_plan::cluster::serving::View;
 
 use super::{address, http::Http};
@@ -26,36 +26,61 @@ pub(super) enum How {
     Refresh,
 }
 
-/// What a pod said, by dataset, or why it said nothing.
-type Answer = Result<BTreeMap<String, View>, String>;
+/// What a pod said, by dataset or index, or why it said nothing.
+pub(super) type Answer<V> = Result<BTreeMap<String, V>, String>;
 
-#[derive(Debug, Default)]
-pub(super) struct Views(Mutex<HashMap<String, Namespace>>);
+/// What a pod said of one dataset or index.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Word<V> {
+    /// It has not been asked yet.
+    Unasked,
+    /// It was asked and did not answer; the error.
+    Silent(String),
+    /// It answered, and has no such thing.
+    Absent,
+    /// This.
+    Says(V),
+}
+
+#[derive(Debug)]
+pub(super) struct Views<V>(Mutex<HashMap<String, Namespace<V>>>);
+
+impl<V> Default for Views<V> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
 
 /// So often in a row may a pod give no answer before that is told: one that is busy for seconds serves all the same.
 const SILENCES: u32 = 2;
 
-#[derive(Debug, Default)]
-struct Namespace {
+#[derive(Debug)]
+struct Namespace<V> {
     /// By the pod's uid.
-    pods: HashMap<String, Told>,
+    pods: HashMap<String, Told<V>>,
     asking: bool,
     wanted: Option<How>,
 }
 
+impl<V> Default for Namespace<V> {
+    fn default() -> Self {
+        Self { pods: HashMap::new(), asking: false, wanted: None }
+    }
+}
+
 /// What a pod told last, and how often it has been asked in vain since.
-#[derive(Clone, Debug)]
-struct Told {
-    answer: Arc<Answer>,
+#[derive(Debug)]
+struct Told<V> {
+    answer: Arc<Answer<V>>,
     silences: u32,
 }
 
-impl Told {
+impl<V> Told<V> {
     /// What counts after this answer.
-    fn after(before: Option<&Self>, answer: Answer) -> Self {
+    fn after(before: Option<&Self>, answer: Answer<V>) -> Self {
         match (before, answer) {
             (Some(before), Err(_)) if before.answer.is_ok() && before.silences < SILENCES => {
-                Self { silences: before.silences + 1, ..before.clone() }
+                Self { answer: Arc::clone(&before.answer), silences: before.silences + 1 }
             }
             (_, answer) => Self { answer: Arc::new(answer), silences: 0 },
         }
@@ -75,7 +100,7 @@ impl Changed {
     }
 }
 
-impl Views {
+impl<V: Clone + PartialEq> Views<V> {
     /// Somebody wants to know. Whether the caller is to ask: somebody else may be at it already.
     pub(super) fn begin(&self, namespace: &str, how: How) -> bool {
         let mut all = self.all();
@@ -93,21 +118,21 @@ impl Views {
         how
     }
 
-    /// What a pod last said of a dataset.
-    pub(super) fn of(&self, namespace: &str, pod: &Pod, dataset: &str) -> View {
+    /// What a pod last said of a dataset or index.
+    pub(super) fn of(&self, namespace: &str, pod: &Pod, name: &str) -> Word<V> {
         let answer = self
             .all()
             .get(namespace)
             .and_then(|namespace| namespace.pods.get(&uid(pod)).map(|told| Arc::clone(&told.answer)));
         match answer.as_deref() {
-            None => View::Unknown,
-            Some(Err(error)) => View::Unreachable(error.clone()),
-            Some(Ok(views)) => views.get(dataset).cloned().unwrap_or(View::Absent),
+            None => Word::Unasked,
+            Some(Err(error)) => Word::Silent(error.clone()),
+            Some(Ok(views)) => views.get(name).cloned().map_or(Word::Absent, Word::Says),
         }
     }
 
     /// Takes the answers of all ready pods.
-    pub(super) fn put(&self, namespace: &str, answers: Vec<(String, Answer)>) -> Changed {
+    pub(super) fn put(&self, namespace: &str, answers: Vec<(String, Answer<V>)>) -> Changed {
         let mut all = self.all();
         let Some(namespace) = all.get_mut(namespace) else { return Changed::default() };
         let before = std::mem::take(&mut namespace.pods);
@@ -134,13 +159,13 @@ impl Views {
         }
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<String, Namespace>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Namespace<V>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Asks one pod.
-pub(super) async fn ask(http: &Http, namespace: &str, pod: &Pod, how: How) -> Answer {
+/// Asks one query pod.
+pub(super) async fn ask(http: &Http, namespace: &str, pod: &Pod, how: How) -> Answer<View> {
     let Some(address) = address::of(pod) else { return Err("it has no address yet".to_owned()) };
     let refreshed: Option<sql::Views> = match how {
         How::Look => None,
@@ -156,11 +181,32 @@ pub(super) async fn ask(http: &Http, namespace: &str, pod: &Pod, how: How) -> An
     Ok(views.chain(damaged).collect())
 }
 
+/// Asks one pod that serves an index.
+pub(super) async fn ask_index(http: &Http, namespace: &str, pod: &Pod, index: &str) -> Answer<IndexInfo> {
+    let Some(address) = address::of(pod) else { return Err("it has no address yet".to_owned()) };
+    match http.get::<IndexInfo>(namespace, &address, &format!("/vectors/index/{index}")).await {
+        Ok(info) => Ok([(index.to_owned(), info)].into()),
+        Err(error) if error.is_not_found() => Ok(BTreeMap::new()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+impl From<Word<Self>> for View {
+    fn from(word: Word<Self>) -> Self {
+        match word {
+            Word::Unasked => Self::Unknown,
+            Word::Silent(error) => Self::Unreachable(error),
+            Word::Absent => Self::Absent,
+            Word::Says(view) => view,
+        }
+    }
+}
+
 pub(super) fn uid(pod: &Pod) -> String {
     pod.metadata.uid.clone().unwrap_or_default()
 }
 
-fn differences(before: &BTreeMap<String, View>, after: &BTreeMap<String, View>) -> Vec<String> {
+fn differences<V: PartialEq>(before: &BTreeMap<String, V>, after: &BTreeMap<String, V>) -> Vec<String> {
     let changed = after.iter().filter(|(name, view)| before.get(*name) != Some(view)).map(|(name, _)| name);
     let gone = before.keys().filter(|name| !after.contains_key(*name));
     changed.chain(gone).cloned().collect()
@@ -172,7 +218,7 @@ mod tests {
 
     #[test]
     fn one_asks_and_the_others_wait_for_the_same_answer() {
-        let views = Views::default();
+        let views = Views::<View>::default();
         assert!(views.begin("ns", How::Look));
         assert_eq!(views.next("ns"), Some(How::Look));
         assert!(!views.begin("ns", How::Refresh), "somebody is at it");
@@ -186,10 +232,10 @@ mod tests {
     fn only_whose_view_differs_is_concerned() {
         let views = Views::default();
         views.begin("ns", How::Look);
-        let answer = |views: &[(&str, u64)]| -> Answer {
+        let answer = |views: &[(&str, u64)]| -> Answer<View> {
             Ok(views.iter().map(|(name, version)| ((*name).to_owned(), View::Version(*version))).collect())
         };
-        let told = |answer: Answer| views.put("ns", vec![("pod".to_owned(), answer)]);
+        let told = |answer: Answer<View>| views.put("ns", vec![("pod".to_owned(), answer)]);
         assert!(told(answer(&[("a", 1), ("b", 1)])).concerns("anybody"), "a new pod concerns everybody");
         let changed = told(answer(&[("a", 2), ("c", 1)]));
         assert_eq!(["a", "b", "c", "d"].map(|name| changed.concerns(name)), [true, true, true, false]);
@@ -207,9 +253,9 @@ mod tests {
         let pod = |uid: &str| -> Pod {
             serde_json::from_value(serde_json::json!({"metadata": {"uid": uid}})).unwrap()
         };
-        let seen = |uid: &str, answer: Answer| {
+        let seen = |uid: &str, answer: Answer<View>| {
             views.put("ns", vec![(uid.to_owned(), answer)]);
-            views.of("ns", &pod(uid), "a")
+            View::from(views.of("ns", &pod(uid), "a"))
         };
         let one = || Ok(BTreeMap::from([("a".to_owned(), View::Version(1))]));
         let silent = || Err("timed out".to_owned());

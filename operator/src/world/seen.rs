@@ -12,10 +12,9 @@ use k8s_openapi::api::{
     policy::v1::PodDisruptionBudget,
 };
 use kube::{Resource, ResourceExt, core::DynamicObject};
-use lakehouse_crds::Dataset;
 use lakehouse_plan::cluster::{
-    Kind,
-    meta::{COMPONENT_LABEL, DATASET_LABEL},
+    Kind, ResourceKind,
+    meta::{COMPONENT_LABEL, owner_of},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -35,8 +34,8 @@ pub struct Stamp {
 /// What an object is for, by its labels.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels {
-    /// The short name of the Dataset that it belongs to.
-    pub dataset: Option<String>,
+    /// The kind and the short name of the resource that it belongs to alone.
+    pub owner: Option<(ResourceKind, String)>,
     /// Its component.
     pub component: Option<String>,
 }
@@ -92,14 +91,21 @@ impl Stamp {
 impl Labels {
     /// What an object is for.
     pub fn of<K: Resource>(object: &K) -> Self {
-        let label = |name: &str| object.labels().get(name).cloned();
-        Self { dataset: label(DATASET_LABEL), component: label(COMPONENT_LABEL) }
+        let labels = object.labels();
+        let owner = owner_of(labels).map(|(kind, short)| (kind, short.to_owned()));
+        Self { owner, component: labels.get(COMPONENT_LABEL).cloned() }
+    }
+
+    /// Whether it belongs to the resource of this kind and short name alone.
+    pub fn is_of(&self, kind: ResourceKind, short: &str) -> bool {
+        self.owner.as_ref().is_some_and(|(of, name)| *of == kind && name == short)
     }
 }
 
-impl Whole<Dataset> {
-    /// Keeps a Dataset.
-    pub fn dataset(object: Dataset) -> Self {
+/// A resource of a user.
+impl<K: Resource> Whole<K> {
+    /// Keeps a resource.
+    pub fn resource(object: K) -> Self {
         Self::of(Stamp::of(&object), object)
     }
 }

@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::{apps::v1::Deployment, batch::v1::Job, core::v1::Pod};
-use lakehouse_crds::{Dataset, DatasetSpec};
-use lakehouse_plan::cluster::{Kind, ObjectName, Settings, meta::Component};
+use kube::Resource;
+use lakehouse_crds::{ChatProvider, Dataset, DatasetSpec, VectorIndex, VectorIndexSpec, conditions::READY};
+use lakehouse_plan::cluster::{Kind, ObjectName, ResourceKind, Settings, meta::Component};
 
 use super::{
     World,
@@ -33,11 +34,16 @@ pub struct Wake {
 impl Wake {
     /// Everything is to be looked at: this operator has begun to lead.
     pub fn all(&self) {
-        for (namespace, name) in self.world.datasets.names() {
+        let World { datasets, indexes, providers, deployments, .. } = &self.world;
+        for (namespace, name) in datasets.names() {
             self.queue.add(Key::dataset(namespace, name));
         }
-        // A namespace whose last Dataset went while nobody led still holds what was theirs.
-        let ours = [self.world.datasets.namespaces(), self.world.deployments.namespaces()];
+        for (namespace, name) in indexes.names() {
+            self.queue.add(Key::vector_index(namespace, name));
+        }
+        // A namespace whose last resource went while nobody led still holds what was theirs.
+        let ours =
+            [datasets.namespaces(), indexes.namespaces(), providers.namespaces(), deployments.namespaces()];
         for namespace in ours.into_iter().flatten() {
             self.queue.add(Key::Namespace(namespace));
         }
@@ -50,20 +56,63 @@ impl Wake {
         }
     }
 
+    /// All `VectorIndexes` of a namespace are to be looked at.
+    pub fn indexes_of(&self, namespace: &str) {
+        for name in self.world.indexes.names_of(namespace) {
+            self.queue.add_after(Key::vector_index(namespace, name), BURST);
+        }
+    }
+
+    /// All resources of a namespace are to be looked at.
+    pub fn resources_of(&self, namespace: &str) {
+        self.datasets_of(namespace);
+        self.indexes_of(namespace);
+    }
+
     pub(super) fn dataset(&self, change: &Change<Whole<Dataset>>) {
         let Change { namespace, name, before, after } = change;
         let (before, after) = (before.as_deref(), after.as_deref());
-        // A status is our own word; nobody needs to be woken by it.
+        // A status is our own word; only indexes need to be woken by it.
         if before.map(asked) != after.map(asked) {
             self.queue.add(Key::dataset(namespace, name));
         }
-        if before.map(belongs) != after.map(belongs) {
-            if self.world.is_prepared(namespace, &self.settings.token_secret) {
-                self.shared(namespace);
-            } else {
-                // The first Dataset of a namespace: its pods wait for nothing but this.
-                self.queue.add(Key::Namespace(namespace.clone()));
-            }
+        if before.map(tells_indexes) != after.map(tells_indexes) {
+            self.indexes_that(namespace, |spec| {
+                spec.source.as_ref().is_some_and(|source| source.dataset == *name)
+            });
+        }
+        self.belonging(namespace, before.map(belongs) != after.map(belongs));
+    }
+
+    pub(super) fn index(&self, change: &Change<Whole<VectorIndex>>) {
+        let Change { namespace, name, before, after } = change;
+        let (before, after) = (before.as_deref(), after.as_deref());
+        if before.map(asked) != after.map(asked) {
+            self.queue.add(Key::vector_index(namespace, name));
+        }
+        // Which models it names decides who embeds.
+        let needs = |index: &Whole<VectorIndex>| (belongs(index), index.object.spec.embedding.clone());
+        self.belonging(namespace, before.map(needs) != after.map(needs));
+    }
+
+    pub(super) fn provider(&self, change: &Change<Whole<ChatProvider>>) {
+        let Change { namespace, before, after, .. } = change;
+        let says = |provider: &Whole<ChatProvider>| (belongs(provider), provider.object.spec.clone());
+        let is_news = before.as_deref().map(says) != after.as_deref().map(says);
+        if is_news {
+            self.services.ask_models_again(namespace);
+            self.indexes_of(namespace);
+        }
+        self.belonging(namespace, is_news);
+    }
+
+    /// Whether a namespace needs its shared objects may have changed.
+    fn belonging(&self, namespace: &str, has_changed: bool) {
+        if has_changed && self.world.is_prepared(namespace, &self.settings.token_secret) {
+            self.shared(namespace);
+        } else if has_changed {
+            // The first resource of a namespace: its pods wait for nothing but this.
+            self.queue.add(Key::Namespace(namespace.to_owned()));
         }
     }
 
@@ -78,7 +127,10 @@ impl Wake {
         let Change { namespace, before, after, .. } = change;
         let Some(object) = after.as_deref().or(before.as_deref()) else { return };
         let labels = Labels::of(&*object.object);
-        if labels.dataset.is_some() {
+        if labels.component.as_deref() == Some(Component::Vectors.as_str()) {
+            self.services.look_at_indexes(namespace);
+        }
+        if labels.owner.is_some() {
             self.owner(namespace, &labels);
             return;
         }
@@ -90,16 +142,25 @@ impl Wake {
             if labels.component.as_deref() == Some(Component::Query.as_str()) {
                 self.services.look(namespace);
             }
-            self.datasets_of(namespace);
+            if labels.component.as_deref() == Some(Component::Embed.as_str()) {
+                self.services.ask_models_again(namespace);
+            }
+            self.resources_of(namespace);
         }
     }
 
     pub(super) fn deployment(&self, change: &Change<Whole<Deployment>>) {
         self.gone(Kind::Deployment, change);
+        let Some(object) = change.after.as_deref().or(change.before.as_deref()) else { return };
+        let labels = Labels::of(&*object.object);
+        if labels.owner.is_some() {
+            self.owner(&change.namespace, &labels);
+            return;
+        }
         self.shared(&change.namespace);
         let says = |deployment: &Whole<Deployment>| deployment.object.status.clone();
         if change.before.as_deref().map(says) != change.after.as_deref().map(says) {
-            self.datasets_of(&change.namespace);
+            self.resources_of(&change.namespace);
         }
     }
 
@@ -128,10 +189,14 @@ impl Wake {
         let Settings { store, token_secret, .. } = &*self.settings;
         if *name == store.secret || name == token_secret {
             self.shared(namespace);
-            self.datasets_of(namespace);
+            self.resources_of(namespace);
             self.prepared(change);
         } else {
             self.readers(namespace, |spec| reads_secret(spec, name));
+            if self.world.providers.of(namespace).iter().any(|provider| has_key(&provider.object, name)) {
+                self.services.ask_models_again(namespace);
+                self.indexes_of(namespace);
+            }
         }
     }
 
@@ -147,7 +212,7 @@ impl Wake {
     fn outline(&self, kind: Kind, change: &Change<Outline>) {
         self.gone(kind, change);
         let Some(object) = change.after.as_deref().or(change.before.as_deref()) else { return };
-        if object.labels.dataset.is_some() {
+        if object.labels.owner.is_some() {
             self.owner(&change.namespace, &object.labels);
         } else {
             self.shared(&change.namespace);
@@ -162,6 +227,9 @@ impl Wake {
             for name in self.world.datasets.names_of(namespace) {
                 self.queue.add(Key::dataset(namespace, name));
             }
+            for name in self.world.indexes.names_of(namespace) {
+                self.queue.add(Key::vector_index(namespace, name));
+            }
         }
     }
 
@@ -173,9 +241,21 @@ impl Wake {
     }
 
     fn owner(&self, namespace: &str, labels: &Labels) {
-        let short = labels.dataset.as_deref();
-        if let Some(name) = short.and_then(|short| self.world.dataset_of(namespace, short)) {
-            self.queue.add(Key::dataset(namespace, name));
+        let Some((kind, short)) = &labels.owner else { return };
+        let Some(name) = self.world.name_of(*kind, namespace, short) else { return };
+        match kind {
+            ResourceKind::Dataset => self.queue.add(Key::dataset(namespace, name)),
+            ResourceKind::VectorIndex => self.queue.add(Key::vector_index(namespace, name)),
+            ResourceKind::ChatProvider => {}
+        }
+    }
+
+    fn indexes_that(&self, namespace: &str, concerns: impl Fn(&VectorIndexSpec) -> bool) {
+        for name in self.world.indexes.names_of(namespace) {
+            let index = self.world.indexes.get(namespace, &name);
+            if index.is_some_and(|index| concerns(&index.object.spec)) {
+                self.queue.add(Key::vector_index(namespace, name));
+            }
         }
     }
 
@@ -193,19 +273,33 @@ impl Wake {
     }
 }
 
-/// What of a Dataset asks for something.
-fn asked(dataset: &Whole<Dataset>) -> impl PartialEq + use<> {
-    let metadata = dataset.object.metadata.clone();
+/// What of a resource asks for something.
+fn asked<K: Resource>(resource: &Whole<K>) -> impl PartialEq + use<K> {
+    let metadata = resource.object.meta().clone();
     (
         (metadata.uid, metadata.generation, metadata.deletion_timestamp),
         (metadata.annotations, metadata.labels, metadata.finalizers),
     )
 }
 
-/// What of a Dataset decides whether a namespace needs its shared objects.
-fn belongs(dataset: &Whole<Dataset>) -> impl PartialEq + use<> {
-    let metadata = &dataset.object.metadata;
+/// What of a resource decides whether a namespace needs its shared objects.
+fn belongs<K: Resource>(resource: &Whole<K>) -> impl PartialEq + use<K> {
+    let metadata = resource.object.meta();
     (metadata.uid.clone(), metadata.deletion_timestamp.is_some(), metadata.finalizers.is_some())
+}
+
+/// What of a Dataset's status its indexes follow.
+fn tells_indexes(dataset: &Whole<Dataset>) -> impl PartialEq + use<> {
+    let status = dataset.object.status.as_ref();
+    let ready = status.and_then(|status| status.conditions.iter().find(|one| one.type_ == READY));
+    (
+        status.and_then(|status| status.version),
+        ready.map(|ready| (ready.status.clone(), ready.message.clone())),
+    )
+}
+
+fn has_key(provider: &ChatProvider, secret: &str) -> bool {
+    provider.spec.api_key_secret_ref.as_ref().is_some_and(|key| key.name == secret)
 }
 
 fn reads_secret(spec: &DatasetSpec, name: &str) -> bool {

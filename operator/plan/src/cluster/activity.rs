@@ -7,9 +7,9 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::ResourceExt;
 
 use super::{
-    dataset::{EventsOf, Run},
     history::{Past, Phase},
     pods::{self, Knobs, State},
+    run::{EventsOf, Run},
 };
 use crate::{Reason, status::Failure};
 
@@ -121,12 +121,12 @@ pub(super) fn failure_of_ended(job: &Past<'_>, pods: &[Arc<Pod>], knobs: Knobs) 
     let name = job.name();
     if reason == "DeadlineExceeded" {
         let seconds = job.job.spec.as_ref().and_then(|spec| spec.active_deadline_seconds).unwrap_or_default();
+        let own = knobs.deadline.map(|field| format!("{field} or ")).unwrap_or_default();
         let before = told.map(|failure| format!(" Before that: {}", failure.message)).unwrap_or_default();
         return Some(Failure::new(
             Reason::DeadlineExceeded,
             format!(
-                "The Job `{name}` had not ended after {seconds} seconds, the most that \
-                 `spec.ingest.activeDeadlineSeconds` or the operator's settings allow.{before}"
+                "The Job `{name}` had not ended after {seconds} seconds, the most that {own}the operator's settings allow.{before}"
             ),
         ));
     }

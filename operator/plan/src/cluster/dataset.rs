@@ -13,21 +13,22 @@ use k8s_openapi::api::{
     batch::v1::Job,
     core::v1::{Event, Pod},
 };
-use lakehouse_contract::{DatasetManifest, dataset::hex, ingest::Progress};
+use lakehouse_contract::{DatasetManifest, dataset::hex};
 use lakehouse_crds::dataset::LastIngest;
 use sha2::{Digest, Sha256};
 
-pub(super) use ingest::missing_store_secret;
+pub use super::run::{EventsOf, Rollback, Run};
 
 use super::{
-    Child, Kind, ObjectName, Settings,
-    history::{self, History, Past},
+    Child, ObjectName, Settings,
+    history::History,
     meta::Component,
+    work::{self, Seen},
 };
 use crate::{
     ReadyDataset, Reason,
     dataset::Source,
-    status::{Failure, RunFacts, SourceFacts},
+    status::{Failure, SourceFacts},
 };
 
 /// What a Dataset refers to, for whoever watches it.
@@ -105,6 +106,13 @@ pub struct Observed<'a> {
     pub now: Timestamp,
 }
 
+impl<'a> Observed<'a> {
+    fn seen(&self) -> Seen<'a> {
+        let Self { jobs, pods, events, config_maps, now, .. } = *self;
+        Seen { jobs, pods, events, config_maps, now }
+    }
+}
+
 /// What is to be done for a Dataset, and what is known of it. The fields stand in the order of doing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
@@ -130,57 +138,13 @@ pub struct Plan {
     pub next_visit: Option<Timestamp>,
 }
 
-/// A version that is to be served instead of the current one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rollback {
-    /// The version.
-    pub version: u64,
-    /// The spec names it, so that it is a failure when it is not kept. Otherwise that changes nothing.
-    pub pinned: bool,
-}
-
-/// An object whose Events are worth reading.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EventsOf {
-    /// `Job` or `Pod`.
-    pub kind: &'static str,
-    /// `metadata.name`.
-    pub name: String,
-    /// `metadata.uid`.
-    pub uid: String,
-}
-
-/// What is being done for a Dataset.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Run {
-    /// Nothing.
-    #[default]
-    Idle,
-    /// Work waits, and this sentence says for what.
-    Waiting(String),
-    /// A pod reads the source.
-    Running,
-    /// The last try failed, or the next one cannot start.
-    Failed(Failure),
-}
-
-impl Run {
-    /// As the status wants it, with what the running pod told.
-    pub fn facts<'a>(&'a self, progress: Option<&'a Progress>) -> RunFacts<'a> {
-        match self {
-            Self::Idle => RunFacts::Idle,
-            Self::Waiting(sentence) => RunFacts::WaitingFor(sentence),
-            Self::Running => RunFacts::Running(progress),
-            Self::Failed(failure) => RunFacts::Failed(failure.clone()),
-        }
-    }
-}
-
 /// Plans one Dataset; `uid` is its `metadata.uid`.
 pub fn plan(dataset: &ReadyDataset, uid: &str, observed: &Observed<'_>, settings: &Settings) -> Plan {
     let history = History::of(observed.jobs, uid, Component::Ingest);
     let mut plan = match (dataset.suspend, dataset.pin, &dataset.source) {
-        (true, _, _) => suspended(&history),
+        (true, _, _) => {
+            Plan { suspend: work::suspended(&history), source: told::source(&history), ..Plan::default() }
+        }
         (false, Some(version), _) => pinned(version, observed, &history),
         (false, None, Source::Upload) => upload(observed, &history),
         (false, None, _) => ingest::plan(dataset, uid, observed, settings, &history),
@@ -189,18 +153,8 @@ pub fn plan(dataset: &ReadyDataset, uid: &str, observed: &Observed<'_>, settings
         plan.rollback = forward(observed.catalogue);
     }
     plan.last_ingest = told::last_ingest(&history, observed.pods);
-    prune(&mut plan, &history, observed);
+    work::prune(&mut plan.delete, &plan.children, &history, &observed.seen());
     plan
-}
-
-/// Nothing begins, and what runs is stopped without being forgotten.
-fn suspended(history: &History<'_>) -> Plan {
-    let running = history.latest().filter(|job| job.is_active() && !job.is_suspended());
-    Plan {
-        suspend: running.map(|job| (job.name().to_owned(), true)),
-        source: told::source(history),
-        ..Plan::default()
-    }
 }
 
 /// No new rows are read; the named version is served.
@@ -220,7 +174,7 @@ fn pinned(version: u64, observed: &Observed<'_>, history: &History<'_>) -> Plan 
             )),
         ),
     };
-    Plan { delete: stop(history), rollback, run, ..Plan::default() }
+    Plan { delete: work::stop(history), rollback, run, ..Plan::default() }
 }
 
 /// Clients send the rows. They are not asked for any before it is sure that these will be read as the spec says.
@@ -233,7 +187,7 @@ fn upload(observed: &Observed<'_>, history: &History<'_>) -> Plan {
     let run = observed.undeclared.map_or(Run::Idle, |why| {
         Run::Waiting(format!("Send no file yet: the gateway has not been told how to read it: {why}."))
     });
-    Plan { delete: stop(history), source, run, ..Plan::default() }
+    Plan { delete: work::stop(history), source, run, ..Plan::default() }
 }
 
 /// The newest version is served again where a pin had put another one in its place.
@@ -244,27 +198,4 @@ fn forward(catalogue: Catalogue<'_>) -> Option<Rollback> {
         }
         _ => None,
     }
-}
-
-/// Every Job that is not to go on.
-fn stop(history: &History<'_>) -> Vec<ObjectName> {
-    history.staying().filter(Past::is_active).map(|job| ObjectName::new(Kind::Job, job.name())).collect()
-}
-
-/// What nobody needs any more: of the Jobs that have ended, all but the newest and the last one that succeeded; purges of a
-/// Dataset that stays after all; `ConfigMap`s whose Job is gone.
-fn prune(plan: &mut Plan, history: &History<'_>, observed: &Observed<'_>) {
-    let kept = [history.latest(), history.newest_ended(), history.newest_complete()];
-    let is_kept = |job: &Past<'_>| kept.iter().flatten().any(|kept| kept.name() == job.name());
-    let ended = history.staying().filter(|job| !job.is_active() && !is_kept(job));
-    let purges = history::all_of(observed.jobs, Component::Purge).filter(|job| !job.is_leaving());
-    plan.delete.extend(ended.chain(purges).map(|job| ObjectName::new(Kind::Job, job.name())));
-
-    let planned = plan.children.iter().map(Child::name);
-    let there = history.all().map(|job| job.name().to_owned());
-    let needed: Vec<String> = planned
-        .chain(there.filter(|name| !plan.delete.iter().any(|deleted| deleted.name == *name)))
-        .collect();
-    let orphans = observed.config_maps.iter().filter(|name| !needed.contains(name));
-    plan.delete.extend(orphans.map(|name| ObjectName::new(Kind::ConfigMap, name)));
 }

@@ -1,7 +1,7 @@
-//! The end of a Dataset: with `deletionPolicy: Delete` its rows are removed from the bucket before it goes.
+//! The end of a resource: with `deletionPolicy: Delete` its data are removed from the bucket before it goes.
 //!
 //! Receives the resource as it is, sound or not, and its Jobs; hands on a [`Plan`]. The purge Job has no owner: a deletion in the
-//! foreground removes what a Dataset owns at once, and the purge must outlive that.
+//! foreground removes what a resource owns at once, and the purge must outlive that.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,23 +10,57 @@ use k8s_openapi::api::{
     batch::v1::Job,
     core::v1::{Event, Pod},
 };
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
 use lakehouse_contract::DatasetName;
-use lakehouse_crds::{Dataset, common::DeletionPolicy};
+use lakehouse_crds::{Dataset, VectorIndex, common::DeletionPolicy};
 
 use super::{
-    Child, Kind, ObjectName, Settings,
+    Child, Kind, ObjectName, ResourceKind, Settings,
     activity::{self, Activity},
     backoff,
-    dataset::{EventsOf, Run, missing_store_secret},
     history::{History, Past, Phase},
     job::{For, Purges, Ticket},
     meta::Component,
     names::FINALIZER,
     pod::Surroundings,
     pods,
+    run::{EventsOf, Run},
+    work::missing_store_secret,
 };
 use crate::{DEFAULT_NAMESPACE, Reason, status::Failure};
+
+/// A resource with data in the bucket.
+pub trait KeepsData: Resource {
+    /// Its kind.
+    const KIND: ResourceKind;
+
+    /// What becomes of the data when it is deleted, where the spec says.
+    fn deletion_policy(&self) -> Option<DeletionPolicy>;
+}
+
+impl KeepsData for Dataset {
+    const KIND: ResourceKind = ResourceKind::Dataset;
+
+    fn deletion_policy(&self) -> Option<DeletionPolicy> {
+        self.spec.deletion_policy
+    }
+}
+
+impl KeepsData for VectorIndex {
+    const KIND: ResourceKind = ResourceKind::VectorIndex;
+
+    fn deletion_policy(&self) -> Option<DeletionPolicy> {
+        self.spec.deletion_policy
+    }
+}
+
+/// What makes the data of a kind, and what these are.
+fn work_and_data(kind: ResourceKind) -> (Component, &'static str) {
+    match kind {
+        ResourceKind::Dataset => (Component::Ingest, "rows"),
+        ResourceKind::VectorIndex | ResourceKind::ChatProvider => (Component::Build, "vectors"),
+    }
+}
 
 /// What to do about the finalizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,28 +71,28 @@ pub enum Finalizer {
     Remove,
 }
 
-/// Whether a Dataset's finalizer is to be added or removed while nobody deletes it. Asked first, of every Dataset, sound or not.
-pub fn finalizer(dataset: &Dataset) -> Option<Finalizer> {
-    if dataset.metadata.deletion_timestamp.is_some() {
+/// Whether a resource's finalizer is to be added or removed while nobody deletes it. Asked first, of every one, sound or not.
+pub fn finalizer<K: KeepsData>(resource: &K) -> Option<Finalizer> {
+    if resource.meta().deletion_timestamp.is_some() {
         // The API server takes no finalizer any more, and to remove one is the end of [`plan`].
         return None;
     }
-    let is_there = dataset.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
-    match (is_there, removes_rows(dataset)) {
+    let is_there = resource.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
+    match (is_there, removes_data(resource)) {
         (false, true) => Some(Finalizer::Add),
         (true, false) => Some(Finalizer::Remove),
         (true, true) | (false, false) => None,
     }
 }
 
-fn removes_rows(dataset: &Dataset) -> bool {
-    dataset.spec.deletion_policy == Some(DeletionPolicy::Delete)
+fn removes_data(resource: &impl KeepsData) -> bool {
+    resource.deletion_policy() == Some(DeletionPolicy::Delete)
 }
 
-/// What is observed of a Dataset that is being deleted.
+/// What is observed of a resource that is being deleted.
 #[derive(Clone, Copy, Debug)]
 pub struct Observed<'a> {
-    /// The Jobs with the Dataset's label.
+    /// The Jobs with the resource's label.
     pub jobs: &'a [Arc<Job>],
     /// Their pods.
     pub pods: &'a [Arc<Pod>],
@@ -72,7 +106,7 @@ pub struct Observed<'a> {
     pub now: Timestamp,
 }
 
-/// What is to be done for a Dataset that is being deleted. The fields stand in the order of doing.
+/// What is to be done for a resource that is being deleted. The fields stand in the order of doing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// Jobs, each with its pods and waited for (`propagationPolicy: Foreground`).
@@ -91,39 +125,43 @@ pub struct Plan {
     pub next_visit: Option<Timestamp>,
 }
 
-/// Plans the end of a Dataset that has a deletion timestamp.
-pub fn plan(dataset: &Dataset, observed: &Observed<'_>, settings: &Settings) -> Plan {
-    let uid = dataset.uid().unwrap_or_default();
+/// Plans the end of a resource that has a deletion timestamp.
+pub fn plan<K: KeepsData>(resource: &K, observed: &Observed<'_>, settings: &Settings) -> Plan {
+    let (uid, name) = (resource.uid().unwrap_or_default(), resource.name_any());
+    let (work, data) = work_and_data(K::KIND);
     let purges = History::of(observed.jobs, &uid, Component::Purge);
-    // A name that is no dataset's never had rows.
-    let name = DatasetName::parse(dataset.name_any()).ok().filter(|_| removes_rows(dataset));
-    let Some(name) = name.filter(|_| !observed.namespace_ends) else {
+    // A name that the bucket does not take never had data. The rules are those of an index, too.
+    let has_data = DatasetName::parse(name.as_str()).is_ok() && removes_data(resource);
+    if !has_data || observed.namespace_ends {
         return Plan { delete: jobs(purges.staying()), release: true, ..Plan::default() };
-    };
-    let ingests = History::of(observed.jobs, &uid, Component::Ingest);
-    if let Some(job) = ingests.all().find(Past::is_active) {
+    }
+    let makers = History::of(observed.jobs, &uid, work);
+    if let Some(job) = makers.all().find(Past::is_active) {
         // What it published after the purge would stay for ever.
         let run = Run::Waiting(format!(
-            "The Job `{}` is being stopped; then the rows are removed from the bucket.",
+            "The Job `{}` is being stopped; then the {data} are removed from the bucket.",
             job.name()
         ));
-        return Plan { delete: jobs(ingests.staying().filter(Past::is_active)), run, ..Plan::default() };
+        return Plan { delete: jobs(makers.staying().filter(Past::is_active)), run, ..Plan::default() };
     }
-    let namespace = dataset.namespace().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+    let namespace = resource.namespace().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
     let store_secret = observed.secrets.get(&settings.store.secret).map(String::as_str);
     let step = Step {
         observed,
         purges: &purges,
+        data,
         make: Purges {
-            of: For { namespace: &namespace, dataset: &name, uid: &uid },
+            of: For { kind: K::KIND, namespace: &namespace, name: &name, uid: &uid },
             surroundings: Surroundings { namespace: &namespace, store_secret },
             settings,
         },
     };
     let mut plan = step.plan();
     if let Run::Failed(failure) = &mut plan.run {
-        failure.message.push_str(
-            " Until that is mended, `spec.deletionPolicy: Retain` lets the Dataset go and leaves its rows in the bucket.",
+        let kind = K::KIND.as_str();
+        let Failure { message, .. } = failure;
+        *message = format!(
+            "{message} Until that is mended, `spec.deletionPolicy: Retain` lets the {kind} go and leaves its {data} in the bucket."
         );
     }
     plan
@@ -136,13 +174,14 @@ fn jobs<'a>(jobs: impl Iterator<Item = Past<'a>>) -> Vec<ObjectName> {
 struct Step<'a> {
     observed: &'a Observed<'a>,
     purges: &'a History<'a>,
+    data: &'static str,
     make: Purges<'a>,
 }
 
 impl Step<'_> {
     fn plan(&self) -> Plan {
         if self.purges.all().any(|job| job.phase == Phase::Complete) {
-            // Be it on its way out already: the rows are gone. Nobody owns the Jobs, so they are ours to remove.
+            // Be it on its way out already: the data are gone. Nobody owns the Jobs, so they are ours to remove.
             let left = jobs(self.purges.staying());
             return Plan { release: true, delete_after: left, ..Plan::default() };
         }
@@ -180,8 +219,10 @@ impl Step<'_> {
     }
 
     fn after_failure(&self, latest: &Past<'_>, at: Timestamp) -> Plan {
-        let failure = activity::failure_of_ended(latest, self.observed.pods, pods::PURGE)
-            .unwrap_or_else(|| Failure::new(Reason::Failed, "The rows could not be removed."));
+        let failure =
+            activity::failure_of_ended(latest, self.observed.pods, pods::PURGE).unwrap_or_else(|| {
+                Failure::new(Reason::Failed, format!("The {} could not be removed.", self.data))
+            });
         let wait = if latest.pod() == Some(&self.make.pod_digest()) {
             backoff::wait(failure.reason, latest.attempt)
         } else {

@@ -1,4 +1,4 @@
-//! The Jobs that a Dataset has and had, as the API server tells of them.
+//! The Jobs that a resource has and had, as the API server tells of them.
 
 use std::sync::Arc;
 
@@ -104,14 +104,14 @@ impl<'a> Past<'a> {
     }
 }
 
-/// A Dataset's Jobs of one component, the latest first.
+/// A resource's Jobs of one component, the latest first.
 #[derive(Clone, Debug)]
 pub(super) struct History<'a> {
     jobs: Vec<Past<'a>>,
 }
 
 impl<'a> History<'a> {
-    /// Those of the Dataset with this uid; an earlier Dataset of its name may have left others.
+    /// Those of the resource with this uid; an earlier one of its name may have left others.
     pub(super) fn of(jobs: &'a [Arc<Job>], uid: &str, component: Component) -> Self {
         let mut jobs: Vec<Past<'a>> = jobs
             .iter()
@@ -123,7 +123,7 @@ impl<'a> History<'a> {
         Self { jobs }
     }
 
-    /// The one that says where its Dataset stands.
+    /// The one that says where its resource stands.
     pub(super) fn latest(&self) -> Option<Past<'a>> {
         self.staying().next()
     }
@@ -162,7 +162,7 @@ fn is_of(job: &Job, component: Component) -> bool {
     job.labels().get(COMPONENT_LABEL).is_some_and(|label| label == component.as_str())
 }
 
-/// A purge Job has no owner; it tells its Dataset by an annotation.
+/// A purge Job has no owner; it tells its resource by an annotation.
 fn belongs_to(job: &Job, uid: &str) -> bool {
     annotation(job, meta::UID) == Some(uid) || job.owner_references().iter().any(|owner| owner.uid == uid)
 }

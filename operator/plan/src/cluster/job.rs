@@ -1,4 +1,4 @@
-//! The Jobs of a Dataset: one that reads its source, one that removes its rows.
+//! The Jobs of a resource: one that reads a source, one that builds an index, one that removes what they made.
 //!
 //! A Job is named by what makes it different from every other, so that whoever plans the same Job makes it once.
 
@@ -13,31 +13,38 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use lakehouse_contract::{DatasetName, Role, job::IngestJob};
+use lakehouse_contract::{
+    Role,
+    job::{BuildJob, IngestJob},
+};
+
+use serde::Serialize;
 
 use super::{
-    Child, Kind, Owner, Settings,
+    Child, Kind, Owner, ResourceKind, Settings,
     meta::{self, Component},
     names,
     pod::{self, Blueprint, Life, Surroundings},
     settings::Resources,
+    work::Make,
 };
-use crate::{ReadyDataset, dataset::Source};
+use crate::{ReadyDataset, ReadyVectorIndex, dataset::Source};
 
 /// `EX_DATAERR` of sysexits.h: the same again cannot end better.
 const HOPELESS: i32 = 65;
 const JOB_FOLDER: &str = "/etc/lakehouse/job";
-const JOB_FILE: &str = "ingest.json";
+const INGEST_FILE: &str = "ingest.json";
+const BUILD_FILE: &str = "build.json";
 const SOURCE_FOLDER: &str = "/etc/lakehouse/source";
-/// A purge Job that its Dataset did not wait for goes by itself after a day.
+/// A purge Job that its resource did not wait for goes by itself after a day.
 const FORGOTTEN_AFTER: i32 = 86_400;
 
-/// What tells one Job of a Dataset from the others.
+/// What tells one Job of a resource from the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ticket {
     /// What decides its output.
     pub(super) inputs: String,
-    /// How many Jobs its Dataset has had, with this one.
+    /// How many Jobs its resource has had, with this one.
     pub(super) run: u32,
     /// How often the same was tried, with this time.
     pub(super) attempt: u32,
@@ -45,29 +52,60 @@ pub(super) struct Ticket {
     pub(super) slot: Option<Timestamp>,
 }
 
-/// The Dataset that a Job works for.
+/// The resource that an object is for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct For<'a> {
+    pub(super) kind: ResourceKind,
     pub(super) namespace: &'a str,
-    pub(super) dataset: &'a DatasetName,
+    pub(super) name: &'a str,
     pub(super) uid: &'a str,
 }
 
 impl For<'_> {
-    fn short(&self) -> String {
-        names::short(self.dataset.as_str())
+    pub(super) fn short(&self) -> String {
+        names::short(self.name)
+    }
+
+    /// What tells its objects from those of others.
+    pub(super) fn label(&self) -> Option<(String, String)> {
+        Some((self.kind.label()?.to_owned(), self.short()))
+    }
+
+    pub(super) fn owner(&self) -> Owner {
+        Owner { kind: self.kind, name: self.name.to_owned(), uid: self.uid.to_owned() }
+    }
+
+    /// The metadata of an object of its own.
+    pub(super) fn metadata(&self, name: &str, component: Component, owner: Option<&Owner>) -> ObjectMeta {
+        meta::own(self.namespace, name, component, self.label(), owner)
     }
 
     fn job_name(&self, component: Component, ticket: &Ticket) -> String {
         let Ticket { inputs, run, attempt, slot } = ticket;
         let slot = slot.map(|slot| slot.to_string()).unwrap_or_default();
         let (run, attempt) = (run.to_string(), attempt.to_string());
-        let digest = names::digest(&[self.dataset.as_str(), self.uid, inputs, &slot, &run, &attempt]);
+        let digest = names::digest(&[self.name, self.uid, inputs, &slot, &run, &attempt]);
         format!("{}-{}-{digest}", self.short(), component.as_str())
     }
 
-    fn metadata(&self, name: &str, component: Component, owner: Option<&Owner>) -> ObjectMeta {
-        meta::own(self.namespace, name, component, &self.short(), owner)
+    /// A Job of its own, of this name.
+    fn job(&self, name: &str, component: Component, ticket: &Ticket, pod: &str, spec: JobSpec) -> Child {
+        let mut metadata = self.metadata(name, component, Some(&self.owner()));
+        metadata.annotations = Some(self.annotations(ticket, pod));
+        Child::of(Kind::Job, &Job { metadata, spec: Some(spec), status: None })
+    }
+
+    /// The ConfigMap that tells the pod of a Job what to do.
+    fn config_map(&self, name: &str, component: Component, file: &str, work: &impl Serialize) -> Child {
+        let work =
+            serde_json::to_string_pretty(work).expect("plain data with text keys always has a JSON form");
+        let config_map = ConfigMap {
+            metadata: self.metadata(name, component, Some(&self.owner())),
+            immutable: Some(true),
+            data: Some([(file.to_owned(), work)].into()),
+            ..ConfigMap::default()
+        };
+        Child::of(Kind::ConfigMap, &config_map)
     }
 
     fn annotations(&self, ticket: &Ticket, pod: &str) -> std::collections::BTreeMap<String, String> {
@@ -97,43 +135,26 @@ pub(super) struct Ingests<'a> {
     pub(super) settings: &'a Settings,
 }
 
-impl Ingests<'_> {
-    /// The Job's name, and its ConfigMap's.
-    pub(super) fn name(&self, ticket: &Ticket) -> String {
+impl Make for Ingests<'_> {
+    fn name(&self, ticket: &Ticket) -> String {
         self.of.job_name(Component::Ingest, ticket)
     }
 
-    /// Names everything but the inputs that may decide how a Job ends: its pods, its limits, its Secrets.
-    pub(super) fn pod_digest(&self) -> String {
-        let spec = serde_json::to_string(&self.spec("")).expect("a Job has a JSON form");
-        names::digest(&[&spec, self.source_secret.unwrap_or_default()])
+    fn pod_digest(&self) -> String {
+        pod_digest(&self.spec(""), Some(self.source_secret.unwrap_or_default()))
     }
 
-    /// The ConfigMap that tells the Job's pod what to do.
-    pub(super) fn config_map(&self, name: &str) -> Child {
-        let work = serde_json::to_string_pretty(&self.work)
-            .expect("plain data with text keys always has a JSON form");
-        let config_map = ConfigMap {
-            metadata: self.of.metadata(name, Component::Ingest, Some(&self.owner())),
-            immutable: Some(true),
-            data: Some([(JOB_FILE.to_owned(), work)].into()),
-            ..ConfigMap::default()
-        };
-        Child::of(Kind::ConfigMap, &config_map)
+    fn config_map(&self, name: &str) -> Child {
+        self.of.config_map(name, Component::Ingest, INGEST_FILE, &self.work)
     }
 
-    /// The Job.
-    pub(super) fn job(&self, ticket: &Ticket) -> Child {
+    fn job(&self, ticket: &Ticket) -> Child {
         let name = self.name(ticket);
-        let mut metadata = self.of.metadata(&name, Component::Ingest, Some(&self.owner()));
-        metadata.annotations = Some(self.of.annotations(ticket, &self.pod_digest()));
-        Child::of(Kind::Job, &Job { metadata, spec: Some(self.spec(&name)), status: None })
+        self.of.job(&name, Component::Ingest, ticket, &self.pod_digest(), self.spec(&name))
     }
+}
 
-    fn owner(&self) -> Owner {
-        Owner { name: self.of.dataset.to_string(), uid: self.of.uid.to_owned() }
-    }
-
+impl Ingests<'_> {
     fn spec(&self, name: &str) -> JobSpec {
         let Self { dataset, settings, .. } = self;
         let pod = &dataset.pod;
@@ -144,7 +165,14 @@ impl Ingests<'_> {
         let blueprint = Blueprint {
             component: Component::Ingest,
             args: words(&[
-                &["job", "ingest", "--job", &format!("{JOB_FOLDER}/{JOB_FILE}"), "--source", SOURCE_FOLDER],
+                &[
+                    "job",
+                    "ingest",
+                    "--job",
+                    &format!("{JOB_FOLDER}/{INGEST_FILE}"),
+                    "--source",
+                    SOURCE_FOLDER,
+                ],
                 &["--summary", pod::SUMMARY, "--listen", &format!("0.0.0.0:{port}")],
                 &["--token-file", pod::TOKENS],
             ]),
@@ -154,21 +182,22 @@ impl Ingests<'_> {
             port: Some(port),
             life: Life::Job,
             volumes: self.volumes(name),
-            metadata: labelled(&self.of),
+            labels: self.of.label().into_iter().collect(),
+            annotations: Vec::new(),
         };
         let template = pod::template(blueprint, &self.surroundings, settings);
         JobSpec { active_deadline_seconds: deadline, ..spec(Component::Ingest, retries, template) }
     }
 
-    fn volumes(&self, name: &str) -> Vec<(Volume, &'static str)> {
-        let mut volumes = vec![(config_map("job", name, None), JOB_FOLDER)];
+    fn volumes(&self, name: &str) -> Vec<(Volume, String)> {
+        let mut volumes = vec![(config_map("job", name, None), JOB_FOLDER.to_owned())];
         match &self.dataset.source {
             Source::Http { headers_secret: Some(secret), .. }
             | Source::S3 { credentials_secret: Some(secret), .. } => {
-                volumes.push((pod::secret("source", secret), SOURCE_FOLDER));
+                volumes.push((pod::secret("source", secret), SOURCE_FOLDER.to_owned()));
             }
             Source::ConfigMap { name, key } => {
-                volumes.push((config_map("source", name, Some(key)), SOURCE_FOLDER));
+                volumes.push((config_map("source", name, Some(key)), SOURCE_FOLDER.to_owned()));
             }
             Source::Http { .. } | Source::S3 { .. } | Source::Upload => {}
         }
@@ -176,7 +205,67 @@ impl Ingests<'_> {
     }
 }
 
-/// The Jobs that remove one Dataset's rows, as they would be made now.
+/// The Jobs that build one index, as they would be made now.
+pub(super) struct Builds<'a> {
+    pub(super) of: For<'a>,
+    pub(super) index: &'a ReadyVectorIndex,
+    pub(super) work: BuildJob,
+    pub(super) surroundings: Surroundings<'a>,
+    pub(super) settings: &'a Settings,
+}
+
+impl Make for Builds<'_> {
+    fn name(&self, ticket: &Ticket) -> String {
+        self.of.job_name(Component::Build, ticket)
+    }
+
+    fn pod_digest(&self) -> String {
+        pod_digest(&self.spec(""), None)
+    }
+
+    fn config_map(&self, name: &str) -> Child {
+        self.of.config_map(name, Component::Build, BUILD_FILE, &self.work)
+    }
+
+    fn job(&self, ticket: &Ticket) -> Child {
+        let name = self.name(ticket);
+        self.of.job(&name, Component::Build, ticket, &self.pod_digest(), self.spec(&name))
+    }
+}
+
+impl Builds<'_> {
+    fn spec(&self, name: &str) -> JobSpec {
+        let Self { index, settings, .. } = self;
+        let pod = &index.pod;
+        let retries = pod.backoff_limit.unwrap_or(settings.build.backoff_limit);
+        let deadline = pod.active_deadline_seconds.or(settings.build.active_deadline_seconds);
+        let port = Role::Vectord.port();
+        let own = pod.resources.as_ref().map(Resources::from).unwrap_or_default();
+        let mut args = words(&[
+            &["job", "build", "--job", &format!("{JOB_FOLDER}/{BUILD_FILE}")],
+            &["--summary", pod::SUMMARY, "--listen", &format!("0.0.0.0:{port}")],
+            &["--token-file", pod::TOKENS],
+        ]);
+        let mut volumes = vec![(config_map("job", name, None), JOB_FOLDER.to_owned())];
+        pod::add_models(&mut args, &mut volumes, settings);
+        let blueprint = Blueprint {
+            component: Component::Build,
+            args,
+            env: Vec::new(),
+            resources: settings.build_resources().under(&own),
+            disk: &settings.build.spool_size,
+            port: Some(port),
+            life: Life::Job,
+            volumes,
+            labels: self.of.label().into_iter().collect(),
+            annotations: Vec::new(),
+        };
+        let template = pod::template(blueprint, &self.surroundings, settings);
+        JobSpec { active_deadline_seconds: deadline, ..spec(Component::Build, retries, template) }
+    }
+}
+
+/// The Jobs that remove one resource's data, as they would be made now.
 pub(super) struct Purges<'a> {
     pub(super) of: For<'a>,
     pub(super) surroundings: Surroundings<'a>,
@@ -186,11 +275,10 @@ pub(super) struct Purges<'a> {
 impl Purges<'_> {
     /// Names what may decide how a Job ends.
     pub(super) fn pod_digest(&self) -> String {
-        let spec = serde_json::to_string(&self.spec()).expect("a Job has a JSON form");
-        names::digest(&[&spec])
+        pod_digest(&self.spec(), None)
     }
 
-    /// The Job.
+    /// The Job. Nobody owns it: a deletion in the foreground removes what a resource owns at once.
     pub(super) fn job(&self, ticket: &Ticket) -> Child {
         let name = self.of.job_name(Component::Purge, ticket);
         let mut metadata = self.of.metadata(&name, Component::Purge, None);
@@ -200,23 +288,21 @@ impl Purges<'_> {
 
     fn spec(&self) -> JobSpec {
         let settings = self.settings;
+        let what = match self.of.kind {
+            ResourceKind::VectorIndex => "--index",
+            ResourceKind::Dataset | ResourceKind::ChatProvider => "--dataset",
+        };
         let blueprint = Blueprint {
             component: Component::Purge,
-            args: words(&[&[
-                "job",
-                "purge",
-                "--dataset",
-                self.of.dataset.as_str(),
-                "--summary",
-                pod::SUMMARY,
-            ]]),
+            args: words(&[&["job", "purge", what, self.of.name, "--summary", pod::SUMMARY]]),
             env: Vec::new(),
             resources: settings.ingest_resources(),
             disk: &settings.ingest.spool_size,
             port: None,
             life: Life::Job,
             volumes: Vec::new(),
-            metadata: labelled(&self.of),
+            labels: self.of.label().into_iter().collect(),
+            annotations: Vec::new(),
         };
         let template = pod::template(blueprint, &self.surroundings, settings);
         JobSpec {
@@ -226,10 +312,12 @@ impl Purges<'_> {
     }
 }
 
-fn labelled(of: &For<'_>) -> ObjectMeta {
-    ObjectMeta {
-        labels: Some([(meta::DATASET_LABEL.to_owned(), of.short())].into()),
-        ..ObjectMeta::default()
+/// Names everything but the inputs that may decide how a Job ends.
+fn pod_digest(spec: &JobSpec, secret: Option<&str>) -> String {
+    let spec = serde_json::to_string(spec).expect("a Job has a JSON form");
+    match secret {
+        Some(secret) => names::digest(&[&spec, secret]),
+        None => names::digest(&[&spec]),
     }
 }
 
@@ -261,7 +349,7 @@ fn spec(component: Component, retries: i32, template: PodTemplateSpec) -> JobSpe
 }
 
 /// A volume with a ConfigMap, or with one of its entries.
-fn config_map(volume: &str, name: &str, key: Option<&str>) -> Volume {
+pub(super) fn config_map(volume: &str, name: &str, key: Option<&str>) -> Volume {
     let items = key.map(|key| vec![KeyToPath { key: key.to_owned(), path: key.to_owned(), mode: None }]);
     Volume {
         name: volume.to_owned(),

@@ -11,29 +11,77 @@ pub const NAME_LABEL: (&str, &str) = ("app.kubernetes.io/name", "lakehouse");
 pub const MANAGED_BY_LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", "lakehouse-operator");
 /// Says what an object is for: a [`Component`].
 pub const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
-/// Says which Dataset an object is of, by its short name.
-pub const DATASET_LABEL: &str = "lakehouse.dev/dataset";
+/// Says which shard of a VectorIndex a pod serves.
+pub(super) const SHARD_LABEL: &str = "lakehouse.dev/shard";
+/// The value of a pod that serves all of them.
+pub(super) const ALL_SHARDS: &str = "all";
+/// Says how many shards there are.
+pub(super) const SHARDS_LABEL: &str = "lakehouse.dev/shards";
+
+/// On a pod: it serves indexes that no resource declares.
+pub(super) const SHARED_LABEL: &str = "lakehouse.dev/shared";
 
 /// On a Job: what decides its output.
 pub(super) const INPUTS: &str = "lakehouse.dev/inputs";
 /// On a Job: how often the same was tried, from 1.
 pub(super) const ATTEMPT: &str = "lakehouse.dev/attempt";
-/// On a Job: how many Jobs its Dataset has had, with itself. It tells which one is the latest.
+/// On a Job: how many Jobs its resource has had, with itself. It tells which one is the latest.
 pub(super) const RUN: &str = "lakehouse.dev/run";
 /// On a Job: the time of the schedule that asked for it.
 pub(super) const SLOT: &str = "lakehouse.dev/slot";
 /// On a Job: what its pod is like, where that may decide whether it ends well.
 pub(super) const POD: &str = "lakehouse.dev/pod";
-/// On a Job: its Dataset's `metadata.uid`.
+/// On a Job: its resource's `metadata.uid`.
 pub(super) const UID: &str = "lakehouse.dev/uid";
 /// On a pod: the settings that it started with.
 pub(super) const SETTINGS: &str = "lakehouse.dev/settings";
+/// On a pod: the `ChatProviders` that it started with.
+pub(super) const PROVIDERS: &str = "lakehouse.dev/providers";
 /// On a pod: the store's Secret that it started with.
 pub(super) const STORE_SECRET: &str = "lakehouse.dev/store-secret";
 
 /// Whether a label or an annotation is the operator's to set.
 pub(super) fn is_ours(key: &str) -> bool {
     [NAME_LABEL.0, MANAGED_BY_LABEL.0, COMPONENT_LABEL].contains(&key) || key.starts_with("lakehouse.dev/")
+}
+
+/// The kinds of resources that objects are kept for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResourceKind {
+    /// A source of rows.
+    Dataset,
+    /// Vectors.
+    VectorIndex,
+    /// A way to models.
+    ChatProvider,
+}
+
+impl ResourceKind {
+    /// The name in YAML.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dataset => "Dataset",
+            Self::VectorIndex => "VectorIndex",
+            Self::ChatProvider => "ChatProvider",
+        }
+    }
+
+    /// The label of what belongs to one resource of this kind alone; the value is the resource's short name. A ChatProvider has
+    /// nothing of its own.
+    pub fn label(self) -> Option<&'static str> {
+        match self {
+            Self::Dataset => Some("lakehouse.dev/dataset"),
+            Self::VectorIndex => Some("lakehouse.dev/vector-index"),
+            Self::ChatProvider => None,
+        }
+    }
+}
+
+/// The resource that an object belongs to alone, by its labels: kind and short name.
+pub fn owner_of(labels: &BTreeMap<String, String>) -> Option<(ResourceKind, &str)> {
+    [ResourceKind::Dataset, ResourceKind::VectorIndex]
+        .into_iter()
+        .find_map(|kind| Some((kind, labels.get(kind.label()?)?.as_str())))
 }
 
 /// What an object is for.
@@ -43,9 +91,15 @@ pub enum Component {
     Gateway,
     /// SQL.
     Query,
+    /// Nearness.
+    Vectors,
+    /// Text to vectors.
+    Embed,
     /// Reads a source.
     Ingest,
-    /// Removes a Dataset's rows.
+    /// Builds an index.
+    Build,
+    /// Removes a resource's data.
     Purge,
 }
 
@@ -55,15 +109,20 @@ impl Component {
         match self {
             Self::Gateway => "gateway",
             Self::Query => "query",
+            Self::Vectors => "vectors",
+            Self::Embed => "embed",
             Self::Ingest => "ingest",
+            Self::Build => "build",
             Self::Purge => "purge",
         }
     }
 }
 
-/// A Dataset that needs an object.
+/// A resource that needs an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
+    /// `kind`.
+    pub kind: ResourceKind,
     /// `metadata.name`.
     pub name: String,
     /// `metadata.uid`.
@@ -74,7 +133,7 @@ impl Owner {
     fn reference(&self) -> OwnerReference {
         OwnerReference {
             api_version: API_VERSION.to_owned(),
-            kind: "Dataset".to_owned(),
+            kind: self.kind.as_str().to_owned(),
             name: self.name.clone(),
             uid: self.uid.clone(),
             block_owner_deletion: Some(false),
@@ -82,7 +141,7 @@ impl Owner {
         }
     }
 
-    /// That of what belongs to this Dataset alone.
+    /// That of what belongs to this resource alone.
     fn controller_reference(&self) -> OwnerReference {
         OwnerReference { controller: Some(true), ..self.reference() }
     }
@@ -95,14 +154,14 @@ pub(super) fn selector(component: Component) -> BTreeMap<String, String> {
         .into()
 }
 
-/// The labels of what is of no Dataset alone.
+/// The labels of what is of no resource alone.
 pub(super) fn labels(component: Option<Component>) -> BTreeMap<String, String> {
     let mut labels = component.map(selector).unwrap_or_default();
     labels.extend([NAME_LABEL, MANAGED_BY_LABEL].map(|(key, value)| (key.to_owned(), value.to_owned())));
     labels
 }
 
-/// An object that all Datasets of a namespace share.
+/// An object that resources of a namespace share.
 pub(super) fn shared(
     namespace: &str,
     name: &str,
@@ -120,16 +179,16 @@ pub(super) fn shared(
     }
 }
 
-/// An object of one Dataset. Without an owner, nobody but the operator removes it.
+/// An object of one resource. Without an owner, nobody but the operator removes it.
 pub(super) fn own(
     namespace: &str,
     name: &str,
     component: Component,
-    dataset: &str,
+    label: Option<(String, String)>,
     owner: Option<&Owner>,
 ) -> ObjectMeta {
     let mut labels = labels(Some(component));
-    labels.insert(DATASET_LABEL.to_owned(), dataset.to_owned());
+    labels.extend(label);
     ObjectMeta {
         name: Some(name.to_owned()),
         namespace: Some(namespace.to_owned()),

@@ -19,10 +19,36 @@ pub const GATEWAY: &str = "lakehouse";
 pub const QUERY: &str = "lakehouse-query";
 /// The headless Service that names every query pod.
 pub const QUERY_PODS: &str = "lakehouse-query-pods";
+/// Deployment, Service and `PodDisruptionBudget` of the pods that serve indexes which no resource declares.
+pub const VECTORS: &str = "lakehouse-vectors";
+/// Deployment, Service and `PodDisruptionBudget` of the pods that turn text into vectors.
+pub const EMBED: &str = "lakehouse-embed";
+/// The ConfigMap that tells these pods of the `ChatProviders`.
+pub const PROVIDERS: &str = "lakehouse-providers";
 /// The entry of the token Secret that the operator makes.
 pub const TOKEN_KEY: &str = "token";
 
-/// Where SQL of a namespace is answered.
+/// The Service in front of all pods of an index, and their Deployment where it has one shard.
+pub fn vectors(index: &str) -> String {
+    format!("{}-vectors", short(index))
+}
+
+/// Service and Deployment of the pods that serve one shard of an index.
+pub(super) fn vectors_of_shard(index: &str, shard: u32) -> String {
+    format!("{}-{shard}", vectors(index))
+}
+
+/// Where searches of an index are answered.
+pub fn index_endpoint(namespace: &str, index: &str) -> String {
+    format!("{}/v1/vectors/index/{index}", endpoint(namespace))
+}
+
+/// Where pods of the namespace have texts embedded.
+pub(super) fn embedd() -> String {
+    format!("http://{EMBED}:{}", Role::Embedd.port())
+}
+
+/// Where the requests of a namespace are answered.
 pub fn endpoint(namespace: &str) -> String {
     format!("http://{GATEWAY}.{namespace}.svc:{}", Role::Gateway.port())
 }

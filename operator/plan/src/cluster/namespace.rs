@@ -1,7 +1,8 @@
-//! What the Datasets of a namespace share: settings, a service account, the gateway, the query pods.
+//! What the resources of a namespace share: settings, a service account, the gateway, the query pods, and the pods that serve
+//! and make vectors.
 //!
 //! Receives who needs them and what of the users' Secrets is known by name; hands on the objects in the order of applying, and what of
-//! an earlier plan is to be removed. Shared objects are owned by every Dataset that needs them, so that Kubernetes collects them when
+//! an earlier plan is to be removed. Shared objects are owned by every resource that needs them, so that Kubernetes collects them when
 //! the last one goes, even when no operator runs any more.
 
 mod servers;
@@ -11,23 +12,38 @@ use k8s_openapi::{
     api::core::v1::{ConfigMap, Secret, ServiceAccount},
 };
 
-use super::{Child, Kind, ObjectName, Owner, Settings, meta, names, pod};
+use super::{Child, Kind, ObjectName, Owner, ResourceKind, Settings, meta, names, pod};
+use crate::ReadyProvider;
 
 /// What is known of a namespace.
 #[derive(Clone, Copy, Debug)]
 pub struct Observed<'a> {
     /// Its name.
     pub namespace: &'a str,
-    /// The Datasets that are not being deleted, in any order.
+    /// The resources that need the gateway and are not being deleted, in any order.
     pub owners: &'a [Owner],
-    /// Whether a Dataset that is being deleted still needs the pods' settings for its purge.
+    /// Those among them that have texts embedded, or offer to embed.
+    pub embedding: &'a [Owner],
+    /// The `ChatProviders` that embed, or are named by an index; the older one first.
+    pub providers: &'a [ReadyProvider],
+    /// Whether a resource that is being deleted still needs the pods' settings for its purge.
     pub purging: bool,
     /// `uid/resourceVersion` of the store's Secret; absent when there is none.
     pub store_secret: Option<&'a str>,
     /// Whether the token's Secret is there.
     pub has_token_secret: bool,
-    /// The shared objects that are there: those with the operator's label and without a Dataset's. Secrets are not among them.
+    /// The shared objects that are there: those with the operator's label and without a resource's. Secrets are not among them.
     pub existing: &'a [ObjectName],
+}
+
+impl Observed<'_> {
+    fn owners_of(&self, kind: ResourceKind) -> Vec<Owner> {
+        self.owners.iter().filter(|owner| owner.kind == kind).cloned().collect()
+    }
+
+    fn has(&self, kind: ResourceKind) -> bool {
+        self.owners.iter().any(|owner| owner.kind == kind)
+    }
 }
 
 /// What a namespace is to hold.
@@ -41,7 +57,7 @@ pub struct Plan {
     pub delete: Vec<ObjectName>,
 }
 
-/// Plans what the Datasets of a namespace share.
+/// Plans what the resources of a namespace share.
 ///
 /// They are planned whether the store's Secret is there or not: pods that need it wait for it, and those that run go on.
 pub fn plan(observed: &Observed<'_>, settings: &Settings) -> Plan {
@@ -53,10 +69,18 @@ pub fn plan(observed: &Observed<'_>, settings: &Settings) -> Plan {
     }
     if serving {
         children.extend(servers::gateway(observed, settings));
+    }
+    if observed.has(ResourceKind::Dataset) {
         children.extend(servers::query(observed, settings));
     }
+    if observed.has(ResourceKind::VectorIndex) {
+        children.extend(servers::vectors(observed, settings));
+    }
+    if !observed.embedding.is_empty() {
+        children.extend(servers::embed(observed, settings));
+    }
     let planned: Vec<ObjectName> = children.iter().map(Child::object_name).collect();
-    // A user's token outlives the Datasets; the operator's own does too, since clients hold it.
+    // A user's token outlives the resources; the operator's own does too, since clients hold it.
     let delete = observed
         .existing
         .iter()

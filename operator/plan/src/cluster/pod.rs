@@ -2,12 +2,14 @@
 //!
 //! Receives what is particular to a component; hands on a pod template that Kubernetes' Pod Security Standard "restricted" accepts.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::{
     api::core::v1::{
         Capabilities, ConfigMapEnvSource, Container, ContainerPort, EmptyDirVolumeSource, EnvFromSource,
-        EnvVar, HTTPGetAction, LocalObjectReference, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-        SeccompProfile, SecretEnvSource, SecretVolumeSource, SecurityContext, TopologySpreadConstraint,
-        Volume, VolumeMount,
+        EnvVar, HTTPGetAction, LocalObjectReference, PersistentVolumeClaimVolumeSource, PodSecurityContext,
+        PodSpec, PodTemplateSpec, Probe, SeccompProfile, SecretEnvSource, SecretVolumeSource,
+        SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
     },
     apimachinery::pkg::{
         api::resource::Quantity,
@@ -37,6 +39,8 @@ const JOB_GRACE: i64 = 30;
 const READABLE: i32 = 0o440;
 /// The folder of bearer tokens.
 pub(super) const TOKENS: &str = "/etc/lakehouse/token";
+/// Where the models of [`add_models`] lie.
+const MODELS: &str = "/models";
 /// What Kubernetes keeps as a container's last words.
 pub(super) const SUMMARY: &str = "/dev/termination-log";
 
@@ -52,9 +56,11 @@ pub(super) struct Blueprint<'a> {
     pub(super) port: Option<u16>,
     pub(super) life: Life,
     /// Beside the disk and the tokens, where it gets something to read.
-    pub(super) volumes: Vec<(Volume, &'static str)>,
-    /// Beside the labels and annotations of all pods.
-    pub(super) metadata: ObjectMeta,
+    pub(super) volumes: Vec<(Volume, String)>,
+    /// Beside the labels of all pods of the component.
+    pub(super) labels: Vec<(String, String)>,
+    /// Beside the annotations of all pods.
+    pub(super) annotations: Vec<(&'static str, String)>,
 }
 
 /// How a pod begins and ends.
@@ -75,10 +81,7 @@ pub(super) struct Surroundings<'a> {
 }
 
 /// The variables of all pods, as the ConfigMap `lakehouse-settings` holds them.
-pub(super) fn environment(
-    settings: &Settings,
-    namespace: &str,
-) -> std::collections::BTreeMap<String, String> {
+pub(super) fn environment(settings: &Settings, namespace: &str) -> BTreeMap<String, String> {
     let store = &settings.store;
     [
         ("LAKEHOUSE_STORE", Some(settings.store_url(namespace))),
@@ -99,22 +102,36 @@ pub(super) fn template(
     surroundings: &Surroundings<'_>,
     settings: &Settings,
 ) -> PodTemplateSpec {
-    let Blueprint { component, args, env, resources, disk, port, life, volumes, metadata } = blueprint;
+    let Blueprint {
+        component,
+        args,
+        env,
+        resources,
+        disk,
+        port,
+        life,
+        volumes,
+        labels: own,
+        annotations: more,
+    } = blueprint;
+    let mut selector = meta::selector(component);
+    selector.extend(own.iter().cloned());
     let mut labels = settings.pods.labels.clone();
     labels.extend(meta::labels(Some(component)));
-    labels.extend(metadata.labels.unwrap_or_default());
+    labels.extend(own);
     let mut annotations = settings.pods.annotations.clone();
     annotations.extend(started_with(surroundings, settings));
+    annotations.extend(more.into_iter().map(|(key, value)| (key.to_owned(), value)));
 
     let mut all = vec![
-        (empty("data", disk.clone()), DATA),
-        (empty("tmp", Quantity(TMP_SIZE.to_owned())), "/tmp"),
-        (secret("token", &settings.token_secret), TOKENS),
+        (empty("data", disk.clone()), DATA.to_owned()),
+        (empty("tmp", Quantity(TMP_SIZE.to_owned())), "/tmp".to_owned()),
+        (secret("token", &settings.token_secret), TOKENS.to_owned()),
     ];
     all.extend(volumes);
     let mounts = all.iter().map(|(volume, path)| VolumeMount {
         name: volume.name.clone(),
-        mount_path: (*path).to_owned(),
+        mount_path: path.clone(),
         read_only: volume.empty_dir.is_none().then_some(true),
         ..VolumeMount::default()
     });
@@ -169,7 +186,7 @@ pub(super) fn template(
                 }),
                 ..PodSecurityContext::default()
             }),
-            topology_spread_constraints: spread.then(|| vec![over_nodes(component)]),
+            topology_spread_constraints: spread.then(|| vec![over_nodes(selector)]),
             image_pull_secrets: some(
                 settings
                     .image_pull_secrets
@@ -257,17 +274,14 @@ fn probes(life: Life) -> Container {
     }
 }
 
-fn over_nodes(component: Component) -> TopologySpreadConstraint {
+fn over_nodes(selector: BTreeMap<String, String>) -> TopologySpreadConstraint {
     TopologySpreadConstraint {
         max_skew: 1,
         topology_key: "kubernetes.io/hostname".to_owned(),
         when_unsatisfiable: "ScheduleAnyway".to_owned(),
         // Those that a roll-out is about to remove do not count.
         match_label_keys: Some(vec!["pod-template-hash".to_owned()]),
-        label_selector: Some(LabelSelector {
-            match_labels: Some(meta::selector(component)),
-            ..LabelSelector::default()
-        }),
+        label_selector: Some(LabelSelector { match_labels: Some(selector), ..LabelSelector::default() }),
         ..TopologySpreadConstraint::default()
     }
 }
@@ -291,6 +305,16 @@ pub(super) fn secret(name: &str, secret: &str) -> Volume {
         }),
         ..Volume::default()
     }
+}
+
+/// The models that an administrator keeps on a volume of the namespace, where there is one.
+pub(super) fn add_models(args: &mut Vec<String>, volumes: &mut Vec<(Volume, String)>, settings: &Settings) {
+    let Some(claim) = &settings.embed.models_claim else { return };
+    args.extend(["--models".to_owned(), MODELS.to_owned()]);
+    let claim = PersistentVolumeClaimVolumeSource { claim_name: claim.clone(), read_only: Some(true) };
+    let volume =
+        Volume { name: "models".to_owned(), persistent_volume_claim: Some(claim), ..Volume::default() };
+    volumes.push((volume, MODELS.to_owned()));
 }
 
 fn some<T>(list: Vec<T>) -> Option<Vec<T>> {

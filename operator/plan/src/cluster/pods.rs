@@ -19,27 +19,51 @@ pub(super) struct Knobs {
     pub(super) memory: &'static str,
     pub(super) requests: &'static str,
     pub(super) disk: &'static str,
+    /// Where it is said how long a Job may take.
+    pub(super) deadline: Option<&'static str>,
 }
 
 pub(super) const INGEST: Knobs = Knobs {
     memory: "`spec.ingest.resources.limits.memory`",
     requests: "`spec.ingest.resources.requests`",
     disk: "`ingest.spoolSize` of the operator's settings",
+    deadline: Some("`spec.ingest.activeDeadlineSeconds`"),
+};
+pub(super) const BUILD: Knobs = Knobs {
+    memory: "`spec.build.resources.limits.memory`",
+    requests: "`spec.build.resources.requests`",
+    disk: "`build.spoolSize` of the operator's settings",
+    deadline: Some("`spec.build.activeDeadlineSeconds`"),
+};
+pub(super) const VECTORS: Knobs = Knobs {
+    memory: "`spec.resources.limits.memory`",
+    requests: "`spec.resources.requests`",
+    disk: "`vectors.cacheSize` of the operator's settings",
+    deadline: None,
+};
+pub(super) const EMBED: Knobs = Knobs {
+    memory: "`embed.resources.limits.memory` of the operator's settings",
+    requests: "`embed.resources.requests` of the operator's settings",
+    disk: "`embed.cacheSize` of the operator's settings",
+    deadline: None,
 };
 pub(super) const PURGE: Knobs = Knobs {
     memory: "`ingest.resources.limits.memory` of the operator's settings",
     requests: "`ingest.resources.requests` of the operator's settings",
     disk: "`ingest.spoolSize` of the operator's settings",
+    deadline: None,
 };
 pub(super) const GATEWAY: Knobs = Knobs {
     memory: "`gateway.resources.limits.memory` of the operator's settings",
     requests: "`gateway.resources.requests` of the operator's settings",
     disk: "`ingest.spoolSize` of the operator's settings",
+    deadline: None,
 };
 pub(super) const QUERY: Knobs = Knobs {
     memory: "`query.resources.limits.memory` of the operator's settings",
     requests: "`query.resources.requests` of the operator's settings",
     disk: "`query.cacheSize` of the operator's settings",
+    deadline: None,
 };
 
 /// What a pod is doing.

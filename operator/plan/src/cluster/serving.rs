@@ -1,4 +1,4 @@
-//! Whether SQL is answered from a Dataset's published version, by what the pods are and say.
+//! Whether a resource's published version answers, by what the pods are and say: SQL of a Dataset, searches of a VectorIndex.
 
 use std::sync::Arc;
 
@@ -7,16 +7,16 @@ use kube::ResourceExt;
 use lakehouse_contract::DatasetManifest;
 
 use super::{
-    meta::{COMPONENT_LABEL, Component},
+    meta::{ALL_SHARDS, SHARD_LABEL, SHARDS_LABEL},
     names,
     pods::{self, Knobs, State},
 };
 use crate::{
     Reason,
-    status::{Failure, ServedFacts},
+    status::{EmbedderFacts, Failure, ServedFacts},
 };
 
-/// What a query pod says of one dataset.
+/// What a pod says of one dataset or index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum View {
     /// It has not been asked yet.
@@ -24,9 +24,9 @@ pub enum View {
     Unknown,
     /// It was asked and did not answer; the error.
     Unreachable(String),
-    /// It answers queries, but has no such dataset yet.
+    /// It answers, but has no such thing yet.
     Absent,
-    /// Queries see this version.
+    /// Who asks it sees this version.
     Version(u64),
     /// It cannot read the version; the error.
     Damaged(String),
@@ -54,36 +54,99 @@ pub fn is_ready(pod: &Pod) -> bool {
     ready && pod.metadata.deletion_timestamp.is_none()
 }
 
-/// Whether the published version is served, and why not.
+/// What is observed of the pods that answer searches of one index.
+#[derive(Clone, Copy, Debug)]
+pub struct IndexObserved<'a> {
+    /// The namespace.
+    pub namespace: &'a str,
+    /// The index.
+    pub index: &'a str,
+    /// The Deployments of the gateway and of the index, as far as they are there.
+    pub deployments: &'a [Arc<Deployment>],
+    /// The gateway's pods.
+    pub gateway: &'a [Arc<Pod>],
+    /// The index's pods, and what each says of it.
+    pub readers: &'a [(Arc<Pod>, View)],
+    /// Parts that its vectors are spread over.
+    pub shards: u32,
+    /// The version in the store; 0 where clients fill the index.
+    pub version: Option<u64>,
+}
+
+/// Whether the published version answers SQL, and why not.
 pub fn facts(observed: &Observed<'_>) -> ServedFacts {
-    let query: Vec<&Pod> = observed.query.iter().map(|(pod, _)| pod.as_ref()).collect();
-    let gateway: Vec<&Pod> = observed.gateway.iter().map(Arc::as_ref).collect();
-    let groups = [
-        Group { component: Component::Gateway, knobs: pods::GATEWAY, pods: gateway },
-        Group { component: Component::Query, knobs: pods::QUERY, pods: query },
-    ];
-    for group in &groups {
+    let query = Group {
+        name: names::QUERY.to_owned(),
+        knobs: pods::QUERY,
+        pods: observed.query.iter().map(|(pod, _)| pod.as_ref()).collect(),
+    };
+    let groups = [Group::gateway(observed.gateway), query];
+    let version = observed.manifest.map(|manifest| manifest.version);
+    let endpoint = names::endpoint(observed.namespace);
+    answered(&groups, observed.deployments, observed.query, version, endpoint)
+}
+
+/// Whether the version in the store answers searches, and why not.
+pub fn index_facts(observed: &IndexObserved<'_>) -> ServedFacts {
+    let IndexObserved { namespace, index, deployments, gateway, readers, shards, version } = *observed;
+    let mut groups = vec![Group::gateway(gateway)];
+    for shard in 0..shards {
+        let name = if shards > 1 { names::vectors_of_shard(index, shard) } else { names::vectors(index) };
+        let place = (if shards > 1 { shard.to_string() } else { ALL_SHARDS.to_owned() }, shards.to_string());
+        let is_of = |pod: &&Pod| {
+            let label = |key: &str| pod.labels().get(key).cloned().unwrap_or_default();
+            (label(SHARD_LABEL), label(SHARDS_LABEL)) == place
+        };
+        let pods = readers.iter().map(|(pod, _)| pod.as_ref()).filter(is_of).collect();
+        groups.push(Group { name, knobs: pods::VECTORS, pods });
+    }
+    answered(&groups, deployments, readers, version, names::index_endpoint(namespace, index))
+}
+
+/// Why no embedding model can be asked, by what the pods are that would be; `None` where one of them is ready.
+pub fn embedder(pods: &[Arc<Pod>], deployments: &[Arc<Deployment>]) -> Option<EmbedderFacts> {
+    let group = Group {
+        name: names::EMBED.to_owned(),
+        knobs: pods::EMBED,
+        pods: pods.iter().map(Arc::as_ref).collect(),
+    };
+    if group.pods.iter().any(|pod| is_ready(pod)) {
+        return None;
+    }
+    Some(match group.why_not(deployments) {
+        ServedFacts::Failed(failure) => EmbedderFacts::Failed(failure),
+        ServedFacts::Waiting(why) => EmbedderFacts::Waiting(format!("No model can be asked yet: {why}")),
+        _ => EmbedderFacts::Unknown,
+    })
+}
+
+/// Whether every group has a ready pod, and every ready pod the version.
+fn answered(
+    groups: &[Group<'_>],
+    deployments: &[Arc<Deployment>],
+    views: &[(Arc<Pod>, View)],
+    version: Option<u64>,
+    endpoint: String,
+) -> ServedFacts {
+    for group in groups {
         if !group.pods.iter().any(|pod| is_ready(pod)) {
-            return group.why_not(observed.deployments);
+            return group.why_not(deployments);
         }
     }
-    let Some(manifest) = observed.manifest else { return ServedFacts::NotYet };
-    match oldest(observed.query, manifest.version) {
-        Ok(version) => {
-            let endpoint = names::endpoint(observed.namespace);
-            match groups.iter().find_map(|group| group.trouble(observed.deployments)) {
-                Some(failure) => ServedFacts::Limping { endpoint, version, failure },
-                None => ServedFacts::Serving { endpoint, version },
-            }
-        }
+    let Some(published) = version else { return ServedFacts::NotYet };
+    match oldest(views, published) {
+        Ok(version) => match groups.iter().find_map(|group| group.trouble(deployments)) {
+            Some(failure) => ServedFacts::Limping { endpoint, version, failure },
+            None => ServedFacts::Serving { endpoint, version },
+        },
         Err(facts) => facts,
     }
 }
 
 /// The version that every ready pod answers from at least: the published one when all have it.
-fn oldest(query: &[(Arc<Pod>, View)], published: u64) -> Result<u64, ServedFacts> {
+fn oldest(views: &[(Arc<Pod>, View)], published: u64) -> Result<u64, ServedFacts> {
     let mut told = published;
-    for (pod, view) in query.iter().filter(|(pod, _)| is_ready(pod)) {
+    for (pod, view) in views.iter().filter(|(pod, _)| is_ready(pod)) {
         let name = pod.name_any();
         match view {
             View::Version(version) if *version == published => {}
@@ -111,14 +174,15 @@ fn oldest(query: &[(Arc<Pod>, View)], published: u64) -> Result<u64, ServedFacts
 
 /// The pods of one Deployment.
 struct Group<'a> {
-    component: Component,
+    name: String,
     knobs: Knobs,
     pods: Vec<&'a Pod>,
 }
 
-impl Group<'_> {
-    fn name(&self) -> &'static str {
-        if self.component == Component::Query { names::QUERY } else { names::GATEWAY }
+impl<'a> Group<'a> {
+    fn gateway(pods: &'a [Arc<Pod>]) -> Self {
+        let pods = pods.iter().map(Arc::as_ref).collect();
+        Self { name: names::GATEWAY.to_owned(), knobs: pods::GATEWAY, pods }
     }
 
     /// Why none of them is ready.
@@ -129,7 +193,7 @@ impl Group<'_> {
         let starting = self.pods.iter().find(|pod| pod.metadata.deletion_timestamp.is_none());
         ServedFacts::Waiting(match starting {
             Some(pod) => format!("the pod `{}` is not ready yet.", pod.name_any()),
-            None => format!("the Deployment `{}` has no pod yet.", self.name()),
+            None => format!("the Deployment `{}` has no pod yet.", self.name),
         })
     }
 
@@ -144,14 +208,8 @@ impl Group<'_> {
                     State::Starting | State::Succeeded | State::Leaving(_) => None,
                 }
             });
-        of_pods.or_else(|| {
-            deployments.iter().filter(|deployment| self.is_of(deployment)).find_map(|it| refused(it))
-        })
-    }
-
-    fn is_of(&self, deployment: &Deployment) -> bool {
-        let label = deployment.metadata.labels.as_ref().and_then(|labels| labels.get(COMPONENT_LABEL));
-        label.is_some_and(|label| label == self.component.as_str())
+        let own = |deployment: &&Arc<Deployment>| deployment.name_any() == self.name;
+        of_pods.or_else(|| deployments.iter().filter(own).find_map(|deployment| refused(deployment)))
     }
 }
 

@@ -36,6 +36,15 @@ pub struct Settings {
     /// The pods that read sources.
     #[serde(default)]
     pub ingest: Ingest,
+    /// The pods that serve vectors.
+    #[serde(default)]
+    pub vectors: Vectors,
+    /// The pods that build indexes.
+    #[serde(default)]
+    pub build: Build,
+    /// The pods that turn text into vectors.
+    #[serde(default)]
+    pub embed: Embed,
     /// What all pods have in common.
     #[serde(default)]
     pub pods: Pods,
@@ -125,6 +134,46 @@ pub struct Ingest {
     pub spool_size: Quantity,
 }
 
+/// The pods that serve vectors.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Vectors {
+    /// Pods of the indexes that no VectorIndex declares; a VectorIndex says how many it has.
+    pub replicas: u16,
+    /// CPU and memory of each, where they differ from the defaults; a VectorIndex's own come before these.
+    pub resources: Resources,
+    /// Disk of each for copies of immutable files.
+    pub cache_size: Quantity,
+}
+
+/// The pods that build indexes.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Build {
+    /// CPU and memory, where they differ from the defaults; a VectorIndex's own come before these.
+    pub resources: Resources,
+    /// How often a Job tries again, where a VectorIndex does not say.
+    pub backoff_limit: i32,
+    /// How many seconds all tries of a Job may take together, where a VectorIndex does not say.
+    pub active_deadline_seconds: Option<i64>,
+    /// Disk for rows and vectors on their way.
+    pub spool_size: Quantity,
+}
+
+/// The pods that turn text into vectors.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Embed {
+    /// Pods.
+    pub replicas: u16,
+    /// CPU and memory of each, where they differ from the defaults.
+    pub resources: Resources,
+    /// Disk of each for the models that it fetches from the bucket.
+    pub cache_size: Quantity,
+    /// A `PersistentVolumeClaim` of each namespace with models, one a folder; without one they come from the bucket.
+    pub models_claim: Option<String>,
+}
+
 /// What all pods have in common.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -160,6 +209,34 @@ impl Default for Ingest {
             backoff_limit: 2,
             active_deadline_seconds: None,
             spool_size: Quantity("20Gi".to_owned()),
+        }
+    }
+}
+
+impl Default for Vectors {
+    fn default() -> Self {
+        Self { replicas: 1, resources: Resources::default(), cache_size: Quantity("10Gi".to_owned()) }
+    }
+}
+
+impl Default for Build {
+    fn default() -> Self {
+        Self {
+            resources: Resources::default(),
+            backoff_limit: 2,
+            active_deadline_seconds: None,
+            spool_size: Quantity("20Gi".to_owned()),
+        }
+    }
+}
+
+impl Default for Embed {
+    fn default() -> Self {
+        Self {
+            replicas: 1,
+            resources: Resources::default(),
+            cache_size: Quantity("5Gi".to_owned()),
+            models_claim: None,
         }
     }
 }
@@ -212,6 +289,26 @@ impl Settings {
         let defaults =
             Resources::new([("cpu", "250m"), ("memory", "256Mi")], [("cpu", "2"), ("memory", "1Gi")]);
         defaults.under(&self.ingest.resources)
+    }
+
+    /// Those of all pods that serve vectors; a VectorIndex's own come above these.
+    pub(super) fn vectors_resources(&self) -> Resources {
+        let defaults =
+            Resources::new([("cpu", "100m"), ("memory", "256Mi")], [("cpu", "2"), ("memory", "2Gi")]);
+        defaults.under(&self.vectors.resources)
+    }
+
+    /// Those of all pods that build an index; a VectorIndex's own come above these.
+    pub(super) fn build_resources(&self) -> Resources {
+        let defaults =
+            Resources::new([("cpu", "500m"), ("memory", "512Mi")], [("cpu", "2"), ("memory", "2Gi")]);
+        defaults.under(&self.build.resources)
+    }
+
+    pub(super) fn embed_resources(&self) -> Resources {
+        let defaults =
+            Resources::new([("cpu", "100m"), ("memory", "256Mi")], [("cpu", "2"), ("memory", "1Gi")]);
+        defaults.under(&self.embed.resources)
     }
 }
 
@@ -271,6 +368,9 @@ mod tests {
             gateway: {replicas: 0, resources: {requests: {cpu: 2}, limits: {cpu: 500m, memory: lots}}}
             query: {cacheSize: -1Gi}
             ingest: {backoffLimit: 101, activeDeadlineSeconds: 0}
+            vectors: {replicas: 0, cacheSize: none}
+            build: {backoffLimit: -1, spoolSize: 0}
+            embed: {replicas: 0, modelsClaim: Big}
             pods: {labels: {app.kubernetes.io/name: mine}, annotations: {lakehouse.dev/settings: '1'}}
             logLevel: info debug";
         let Invalid { problems } = Settings::parse(text).unwrap_err();
@@ -287,6 +387,12 @@ mod tests {
             "query.cacheSize",
             "ingest.backoffLimit",
             "ingest.activeDeadlineSeconds",
+            "vectors.replicas",
+            "vectors.cacheSize",
+            "build.spoolSize",
+            "build.backoffLimit",
+            "embed.replicas",
+            "embed.modelsClaim",
             "pods.labels",
             "pods.annotations",
             "logLevel",
@@ -317,6 +423,9 @@ mod tests {
         gateway: {replicas: 2, resources: {limits: {cpu: 4}}}
         query: {replicas: 3, resources: {requests: {cpu: 1, memory: 4Gi}}, cacheSize: 50Gi}
         ingest: {resources: {limits: {memory: 4Gi}}, backoffLimit: 0, activeDeadlineSeconds: 21600, spoolSize: 1Ti}
+        vectors: {replicas: 2, resources: {limits: {memory: 8Gi}}, cacheSize: 100Gi}
+        build: {resources: {limits: {memory: 4Gi}}, backoffLimit: 1, activeDeadlineSeconds: 43200, spoolSize: 50Gi}
+        embed: {replicas: 2, resources: {limits: {cpu: 4}}, cacheSize: 1Gi, modelsClaim: models}
         pods:
           nodeSelector: {disk: ssd}
           tolerations: [{key: lakehouse, operator: Exists}]

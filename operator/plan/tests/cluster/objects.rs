@@ -12,7 +12,7 @@ use kube::ResourceExt;
 use lakehouse_contract::job::{IngestJob, JobSource};
 use lakehouse_crds::Dataset;
 use lakehouse_plan::cluster::{
-    Child, Kind, ObjectName, Owner, Settings, deletion, names,
+    Child, Kind, ObjectName, Owner, ResourceKind, Settings, deletion, names,
     namespace::{Observed, Plan, plan, token_secret},
 };
 use serde_json::{Value, json};
@@ -425,6 +425,8 @@ fn observed(owners: &[Owner]) -> Observed<'_> {
     Observed {
         namespace: "team",
         owners,
+        embedding: &[],
+        providers: &[],
         purging: false,
         store_secret: Some("uid/1"),
         has_token_secret: true,
@@ -433,7 +435,7 @@ fn observed(owners: &[Owner]) -> Observed<'_> {
 }
 
 fn owner(uid: &str) -> Owner {
-    Owner { name: format!("dataset-{uid}"), uid: uid.to_owned() }
+    Owner { kind: ResourceKind::Dataset, name: format!("dataset-{uid}"), uid: uid.to_owned() }
 }
 
 fn all<K: serde::de::DeserializeOwned + kube::Resource>(children: &[Child], kind: Kind) -> Vec<K> {

@@ -1,25 +1,27 @@
-//! The Deployments that answer requests, and the Services in front of them.
+//! The Deployments that resources of a namespace share, and the Services in front of them.
+
+use std::{collections::BTreeMap, path::PathBuf};
 
 use k8s_openapi::{
-    api::{
-        apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
-        core::v1::{PodTemplateSpec, Service, ServicePort, ServiceSpec},
-        policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec},
-    },
-    apimachinery::pkg::{
-        apis::meta::v1::{LabelSelector, ObjectMeta},
-        util::intstr::IntOrString,
-    },
+    api::core::v1::{ConfigMap, KeyToPath, PodTemplateSpec, SecretVolumeSource, Volume},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use lakehouse_contract::Role;
+use lakehouse_contract::{
+    Role,
+    provider::{Provider, Providers},
+};
+use lakehouse_crds::common::KeyRef;
 
 use super::Observed;
-use crate::cluster::{
-    Child, Kind, Settings,
-    meta::{self, Component},
-    names,
-    pod::{self, Blueprint, Life, Surroundings},
-    quantity,
+use crate::{
+    ReadyProvider,
+    cluster::{
+        Child, Kind, Owner, ResourceKind, Settings, job,
+        meta::{self, Component},
+        names,
+        pod::{self, Blueprint, Life, Surroundings},
+        quantity, server,
+    },
 };
 
 /// What a query pod keeps of its memory for answers, Parquet footers and itself.
@@ -34,18 +36,25 @@ const SPILL_SHARE: f64 = 0.35;
 const MEBIBYTE: f64 = 1_048_576.0;
 /// Seconds that queries may be behind what other processes publish, should nobody tell the pod.
 const REFRESH_SECONDS: u8 = 15;
+const PROVIDERS_FOLDER: &str = "/etc/lakehouse/providers";
+const PROVIDERS_FILE: &str = "providers.yaml";
+const KEYS_FOLDER: &str = "/etc/lakehouse/keys";
 
 /// The public edge, with the roles that hold nothing.
 pub(super) fn gateway(observed: &Observed<'_>, settings: &Settings) -> Vec<Child> {
     let port = Role::Gateway.port();
     let query = Role::Queryd.port();
-    let mut args = server("gateway,storaged,catalogd,ingestd", port);
-    args.extend([
-        "--upstream".to_owned(),
-        format!("queryd=http://{}:{query}", names::QUERY),
-        "--notify".to_owned(),
-        format!("http://{}:{query}", names::QUERY_PODS),
-    ]);
+    let vectors = Role::Vectord.port();
+    let mut args = server::args("gateway,storaged,catalogd,ingestd", port);
+    // All are named, be they there or not: a first index shall not roll the gateway.
+    for (flag, value) in [
+        ("--upstream", format!("queryd=http://{}:{query}", names::QUERY)),
+        ("--upstream", format!("vectord=http://{}:{vectors}", names::VECTORS)),
+        ("--upstream", format!("embedd={}", names::embedd())),
+        ("--notify", format!("http://{}:{query}", names::QUERY_PODS)),
+    ] {
+        args.extend([flag.to_owned(), value]);
+    }
     let replicas = settings.gateway.replicas;
     let blueprint = Blueprint {
         component: Component::Gateway,
@@ -57,12 +66,14 @@ pub(super) fn gateway(observed: &Observed<'_>, settings: &Settings) -> Vec<Child
         port: Some(port),
         life: Life::Server { spread: replicas > 1 },
         volumes: Vec::new(),
-        metadata: ObjectMeta::default(),
+        labels: Vec::new(),
+        annotations: Vec::new(),
     };
     let template = pod::template(blueprint, &surroundings(observed), settings);
-    let service = service(observed, names::GATEWAY, Component::Gateway, port);
-    let mut children = vec![Child::of(Kind::Service, &service)];
-    children.extend(deployment(observed, names::GATEWAY, Component::Gateway, replicas, template));
+    let place =
+        Place { namespace: observed.namespace, component: Component::Gateway, owners: observed.owners };
+    let mut children = vec![place.service(names::GATEWAY, port)];
+    children.extend(place.deployment(names::GATEWAY, replicas, template));
     children
 }
 
@@ -84,24 +95,107 @@ pub(super) fn query(observed: &Observed<'_>, settings: &Settings) -> Vec<Child> 
     ];
     let blueprint = Blueprint {
         component: Component::Query,
-        args: server("queryd", port),
+        args: server::args("queryd", port),
         env: env.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
         resources,
         disk: &settings.query.cache_size,
         port: Some(port),
         life: Life::Server { spread: replicas > 1 },
         volumes: Vec::new(),
-        metadata: ObjectMeta::default(),
+        labels: Vec::new(),
+        annotations: Vec::new(),
     };
     let template = pod::template(blueprint, &surroundings(observed), settings);
-    let one = service(observed, names::QUERY, Component::Query, port);
-    let mut each = service(observed, names::QUERY_PODS, Component::Query, port);
-    if let Some(spec) = &mut each.spec {
-        spec.cluster_ip = Some("None".to_owned());
-    }
-    let mut children = vec![Child::of(Kind::Service, &one), Child::of(Kind::Service, &each)];
-    children.extend(deployment(observed, names::QUERY, Component::Query, replicas, template));
+    let owners = &observed.owners_of(ResourceKind::Dataset);
+    let place = Place { namespace: observed.namespace, component: Component::Query, owners };
+    let mut children = vec![place.service(names::QUERY, port), place.headless(names::QUERY_PODS, port)];
+    children.extend(place.deployment(names::QUERY, replicas, template));
     children
+}
+
+/// The pods that serve indexes which no resource declares: those that clients make over HTTP.
+pub(super) fn vectors(observed: &Observed<'_>, settings: &Settings) -> Vec<Child> {
+    let port = Role::Vectord.port();
+    let replicas = settings.vectors.replicas;
+    let mut args = server::args("vectord", port);
+    args.extend(["--embedd".to_owned(), names::embedd()]);
+    let blueprint = Blueprint {
+        component: Component::Vectors,
+        args,
+        env: Vec::new(),
+        resources: settings.vectors_resources(),
+        disk: &settings.vectors.cache_size,
+        port: Some(port),
+        life: Life::Server { spread: replicas > 1 },
+        volumes: Vec::new(),
+        labels: vec![(meta::SHARED_LABEL.to_owned(), "true".to_owned())],
+        annotations: Vec::new(),
+    };
+    let template = pod::template(blueprint, &surroundings(observed), settings);
+    let owners = &observed.owners_of(ResourceKind::VectorIndex);
+    let place = Place { namespace: observed.namespace, component: Component::Vectors, owners };
+    let mut children = vec![place.service(names::VECTORS, port)];
+    children.extend(place.deployment(names::VECTORS, replicas, template));
+    children
+}
+
+/// The pods that turn text into vectors, and what they are told of the `ChatProviders`.
+///
+/// A key is a file that follows its Secret by itself; everything else that changes starts new pods.
+pub(super) fn embed(observed: &Observed<'_>, settings: &Settings) -> Vec<Child> {
+    let port = Role::Embedd.port();
+    let replicas = settings.embed.replicas;
+    let mut providers: Vec<&ReadyProvider> = observed.providers.iter().filter(|one| !one.suspend).collect();
+    providers.sort_by(|a, b| a.name.cmp(&b.name));
+    let told =
+        Providers { providers: observed.providers.iter().filter(|one| !one.suspend).map(told).collect() };
+    let told = serde_json::to_string_pretty(&told).expect("plain data with text keys always has a JSON form");
+    let mut volumes =
+        vec![(job::config_map("providers", names::PROVIDERS, None), PROVIDERS_FOLDER.to_owned())];
+    volumes.extend(providers.into_iter().filter_map(key));
+    let mut args = server::args("embedd", port);
+    args.extend(["--providers".to_owned(), format!("{PROVIDERS_FOLDER}/{PROVIDERS_FILE}")]);
+    pod::add_models(&mut args, &mut volumes, settings);
+    let blueprint = Blueprint {
+        component: Component::Embed,
+        args,
+        env: Vec::new(),
+        resources: settings.embed_resources(),
+        disk: &settings.embed.cache_size,
+        port: Some(port),
+        life: Life::Server { spread: replicas > 1 },
+        volumes,
+        labels: Vec::new(),
+        annotations: vec![(meta::PROVIDERS, names::digest(&[&told]))],
+    };
+    let template = pod::template(blueprint, &surroundings(observed), settings);
+    let place =
+        Place { namespace: observed.namespace, component: Component::Embed, owners: observed.embedding };
+    let config_map = ConfigMap {
+        metadata: place.metadata(names::PROVIDERS),
+        data: Some([(PROVIDERS_FILE.to_owned(), told)].into()),
+        ..ConfigMap::default()
+    };
+    let mut children = vec![Child::of(Kind::ConfigMap, &config_map), place.service(names::EMBED, port)];
+    children.extend(place.deployment(names::EMBED, replicas, template));
+    children
+}
+
+/// A ChatProvider as embedd is told of it.
+fn told(provider: &ReadyProvider) -> Provider {
+    let file = |key: &KeyRef| PathBuf::from(format!("{KEYS_FOLDER}/{}/{}", provider.name, key.key));
+    provider.provider(provider.key.as_ref().map(file))
+}
+
+/// The Secret with a ChatProvider's key. Pods start without it, so that a missing key keeps no other model away.
+fn key(provider: &ReadyProvider) -> Option<(Volume, String)> {
+    let KeyRef { name, key } = provider.key.clone()?;
+    let mut volume = pod::secret(&format!("key-{}", names::short(&provider.name)), &name);
+    if let Some(SecretVolumeSource { optional, items, .. }) = &mut volume.secret {
+        *optional = Some(true);
+        *items = Some(vec![KeyToPath { path: key.clone(), key, mode: None }]);
+    }
+    Some((volume, format!("{KEYS_FOLDER}/{}", provider.name)))
 }
 
 /// DuckDB's limit, in MiB, in a pod with so many bytes: so that queryd ends a hungry query before the kernel ends the pod.
@@ -114,73 +208,41 @@ fn surroundings<'a>(observed: &Observed<'a>) -> Surroundings<'a> {
     Surroundings { namespace: observed.namespace, store_secret: observed.store_secret }
 }
 
-fn server(roles: &str, port: u16) -> Vec<String> {
-    let listen = format!("0.0.0.0:{port}");
-    ["serve", "--role", roles, "--listen", &listen, "--token-file", pod::TOKENS, "--drain-notice", "5"]
-        .map(str::to_owned)
-        .into()
-}
-
-fn service(observed: &Observed<'_>, name: &str, component: Component, port: u16) -> Service {
-    Service {
-        metadata: meta::shared(observed.namespace, name, Some(component), observed.owners),
-        spec: Some(ServiceSpec {
-            selector: Some(meta::selector(component)),
-            ports: Some(vec![ServicePort {
-                name: Some("http".to_owned()),
-                port: port.into(),
-                target_port: Some(IntOrString::String("http".to_owned())),
-                protocol: Some("TCP".to_owned()),
-                ..ServicePort::default()
-            }]),
-            ..ServiceSpec::default()
-        }),
-        ..Service::default()
-    }
-}
-
-/// A Deployment that is never without a ready pod while it rolls, and its budget where more than one pod makes that possible
-/// while nodes are drained.
-fn deployment(
-    observed: &Observed<'_>,
-    name: &str,
+/// Where the objects of a component are.
+struct Place<'a> {
+    namespace: &'a str,
     component: Component,
-    replicas: u16,
-    template: PodTemplateSpec,
-) -> Vec<Child> {
-    let metadata = meta::shared(observed.namespace, name, Some(component), observed.owners);
-    let selector =
-        LabelSelector { match_labels: Some(meta::selector(component)), ..LabelSelector::default() };
-    let budget = (replicas > 1).then(|| PodDisruptionBudget {
-        metadata: metadata.clone(),
-        spec: Some(PodDisruptionBudgetSpec {
-            max_unavailable: Some(IntOrString::Int(1)),
-            // A pod that does not work anyway must not hold back a node that is drained.
-            unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
-            selector: Some(selector.clone()),
-            ..PodDisruptionBudgetSpec::default()
-        }),
-        status: None,
-    });
-    let deployment = Deployment {
-        metadata,
-        spec: Some(DeploymentSpec {
-            replicas: Some(replicas.into()),
-            revision_history_limit: Some(2),
-            selector,
-            strategy: Some(DeploymentStrategy {
-                type_: Some("RollingUpdate".to_owned()),
-                rolling_update: Some(RollingUpdateDeployment {
-                    max_unavailable: Some(IntOrString::Int(0)),
-                    max_surge: Some(IntOrString::Int(1)),
-                }),
-            }),
-            template,
-            ..DeploymentSpec::default()
-        }),
-        status: None,
-    };
-    let mut children = vec![Child::of(Kind::Deployment, &deployment)];
-    children.extend(budget.map(|budget| Child::of(Kind::PodDisruptionBudget, &budget)));
-    children
+    owners: &'a [Owner],
+}
+
+impl Place<'_> {
+    fn metadata(&self, name: &str) -> ObjectMeta {
+        meta::shared(self.namespace, name, Some(self.component), self.owners)
+    }
+
+    fn selector(&self) -> BTreeMap<String, String> {
+        let mut selector = meta::selector(self.component);
+        if self.component == Component::Vectors {
+            // Those of single indexes are of the same component.
+            selector.insert(meta::SHARED_LABEL.to_owned(), "true".to_owned());
+        }
+        selector
+    }
+
+    fn service(&self, name: &str, port: u16) -> Child {
+        Child::of(Kind::Service, &server::service(self.metadata(name), self.selector(), port))
+    }
+
+    /// A Service that names every pod.
+    fn headless(&self, name: &str, port: u16) -> Child {
+        let mut service = server::service(self.metadata(name), self.selector(), port);
+        if let Some(spec) = &mut service.spec {
+            spec.cluster_ip = Some("None".to_owned());
+        }
+        Child::of(Kind::Service, &service)
+    }
+
+    fn deployment(&self, name: &str, replicas: u16, template: PodTemplateSpec) -> Vec<Child> {
+        server::deployment(self.metadata(name), self.selector(), replicas, template)
+    }
 }

@@ -19,6 +19,9 @@ pub(super) fn problems(settings: &Settings) -> Vec<String> {
         gateway,
         query,
         ingest,
+        vectors,
+        build,
+        embed,
         pods,
         log_level,
     } = settings;
@@ -38,10 +41,17 @@ pub(super) fn problems(settings: &Settings) -> Vec<String> {
     problems.resources("ingest.resources", &ingest.resources);
     problems.add("query.cacheSize", size(&query.cache_size));
     problems.add("ingest.spoolSize", size(&ingest.spool_size));
-    let tries = (0..=100).contains(&ingest.backoff_limit);
-    problems.add("ingest.backoffLimit", (!tries).then(|| "must be from 0 to 100".to_owned()));
-    let soon = ingest.active_deadline_seconds.is_some_and(|seconds| seconds < 1);
-    problems.add("ingest.activeDeadlineSeconds", soon.then(|| "must be at least 1".to_owned()));
+    problems.job("ingest", ingest.backoff_limit, ingest.active_deadline_seconds);
+    problems.add("vectors.replicas", at_least_one(vectors.replicas));
+    problems.resources("vectors.resources", &vectors.resources);
+    problems.add("vectors.cacheSize", size(&vectors.cache_size));
+    problems.resources("build.resources", &build.resources);
+    problems.add("build.spoolSize", size(&build.spool_size));
+    problems.job("build", build.backoff_limit, build.active_deadline_seconds);
+    problems.add("embed.replicas", at_least_one(embed.replicas));
+    problems.resources("embed.resources", &embed.resources);
+    problems.add("embed.cacheSize", size(&embed.cache_size));
+    problems.add("embed.modelsClaim", embed.models_claim.as_deref().and_then(object_name));
     problems.add("pods.priorityClassName", pods.priority_class_name.as_deref().and_then(object_name));
     for (field, keys) in [("pods.labels", pods.labels.keys()), ("pods.annotations", pods.annotations.keys())]
     {
@@ -59,6 +69,13 @@ struct Problems(Vec<String>);
 impl Problems {
     fn add(&mut self, field: &str, sentence: Option<String>) {
         self.0.extend(sentence.map(|sentence| format!("{field}: {sentence}")));
+    }
+
+    fn job(&mut self, field: &str, tries: i32, deadline: Option<i64>) {
+        let is_sound = (0..=100).contains(&tries);
+        self.add(&format!("{field}.backoffLimit"), (!is_sound).then(|| "must be from 0 to 100".to_owned()));
+        let soon = deadline.is_some_and(|seconds| seconds < 1);
+        self.add(&format!("{field}.activeDeadlineSeconds"), soon.then(|| "must be at least 1".to_owned()));
     }
 
     fn resources(&mut self, field: &str, resources: &Resources) {
