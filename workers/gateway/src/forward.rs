@@ -31,10 +31,14 @@ impl Gateway {
         let Some(owner) = Owner::of(segment) else {
             return Err(unknown(&request));
         };
-        let Some(Upstream(place)) = self.upstreams.get(&owner) else {
+        let Some(Upstream { place, indexes }) = self.upstreams.get(&owner) else {
             return Err(not_running(segment, owner));
         };
-        match place {
+        let own = match indexes {
+            Some(indexes) => indexes.of(path).await.map(Place::Http),
+            None => None,
+        };
+        match own.as_ref().unwrap_or(place) {
             Place::Local(router) => {
                 Ok(router.clone().oneshot(request).await.unwrap_or_else(|never| match never {}))
             }

@@ -11,6 +11,7 @@
 mod connect;
 mod forward;
 mod headers;
+mod indexes;
 mod path;
 mod remote;
 mod upstream;

@@ -1,12 +1,14 @@
 //! Where the services are.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use axum::{
     Router,
     http::{Uri, uri::Authority},
 };
 use lakehouse_http::with_error_bodies;
+
+use crate::indexes::{INDEX, Indexes};
 
 /// A service that owns paths below `/v1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,7 +72,11 @@ impl Owner {
 
 /// A service in this process, or behind a URL.
 #[derive(Clone, Debug)]
-pub struct Upstream(pub(crate) Place);
+pub struct Upstream {
+    pub(crate) place: Place,
+    /// The services that some vector indexes have for themselves.
+    pub(crate) indexes: Option<Arc<Indexes>>,
+}
 
 #[derive(Clone, Debug)]
 pub(crate) enum Place {
@@ -84,16 +90,27 @@ pub type Upstreams = BTreeMap<Owner, Upstream>;
 impl Upstream {
     /// A service in this process, called without a socket.
     pub fn local(router: Router) -> Self {
-        Self(Place::Local(with_error_bodies(router)))
+        Self { place: Place::Local(with_error_bodies(router)), indexes: None }
     }
 
     /// A service behind `url`; `field` is the setting that it came from. Services speak plain HTTP among themselves: TLS ends
     /// at the edge.
     pub fn http(field: &str, url: &str) -> Result<Self, InvalidUpstream> {
         match BaseUrl::parse(url) {
-            Ok(base) => Ok(Self(Place::Http(base))),
+            Ok(base) => Ok(Self { place: Place::Http(base), indexes: None }),
             Err(reason) => Err(InvalidUpstream { field: field.to_owned(), reason }),
         }
+    }
+
+    /// The same for all vector indexes but those that have a service of their own: `url` has `{index}` in its host.
+    pub fn with_indexes(self, field: &str, url: &str) -> Result<Self, InvalidUpstream> {
+        let invalid = |reason| InvalidUpstream { field: field.to_owned(), reason };
+        let authority = url.split_once("://").map(|(_, rest)| rest.split('/').next().unwrap_or_default());
+        if !authority.is_some_and(|authority| authority.contains(INDEX)) {
+            return Err(invalid("has no `{index}` in its host"));
+        }
+        BaseUrl::parse(&url.replace(INDEX, "index")).map_err(invalid)?;
+        Ok(Self { indexes: Some(Arc::new(Indexes::new(url.to_owned()))), ..self })
     }
 }
 
@@ -114,7 +131,7 @@ pub(crate) struct BaseUrl {
 }
 
 impl BaseUrl {
-    fn parse(url: &str) -> Result<Self, &'static str> {
+    pub(crate) fn parse(url: &str) -> Result<Self, &'static str> {
         let Some((scheme, rest)) = url.split_once("://") else {
             return Err("has no scheme");
         };
@@ -177,6 +194,19 @@ mod tests {
             let sentence = Upstream::http("LAKEHOUSE_QUERYD_URL", url).unwrap_err().to_string();
             assert!(
                 sentence.starts_with("`LAKEHOUSE_QUERYD_URL` ") && sentence.contains(reason),
+                "{sentence}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_url_of_an_indexs_service_names_the_index_in_its_host() {
+        let shared = || Upstream::http("--upstream", "http://lakehouse-vectors:3215").unwrap();
+        assert!(shared().with_indexes("--index-upstream", "http://{index}-vectors:3215").is_ok());
+        for url in ["http://vectors:3215", "http://vectors/{index}", "{index}", "https://{index}"] {
+            let sentence = shared().with_indexes("--index-upstream", url).unwrap_err().to_string();
+            assert!(
+                sentence.starts_with("`--index-upstream` has") || sentence.contains("asks for https"),
                 "{sentence}"
             );
         }

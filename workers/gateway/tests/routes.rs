@@ -50,6 +50,24 @@ async fn v1_is_stripped_before_the_base_path_is_joined() {
 }
 
 #[tokio::test]
+async fn an_index_that_has_a_service_of_its_own_is_asked_there() {
+    let (shared, own) = (Server::start(echo()).await, Server::start(echo()).await);
+    let port = own.address.port();
+    let upstream = Upstream::http("--upstream", &shared.url("/shared")).unwrap();
+    let upstream =
+        upstream.with_indexes("--index-upstream", &format!("http://{{index}}:{port}/own")).unwrap();
+    let upstreams = Upstreams::from([(Owner::Vectors, upstream)]);
+    let gateway = Server::start(router(upstreams, &Settings::default())).await;
+    for (path, arrives) in [
+        ("/v1/vectors/index/localhost/search", "/own/vectors/index/localhost/search"),
+        ("/v1/vectors/index/Nobody.Has.This/add", "/shared/vectors/index/Nobody.Has.This/add"),
+        ("/v1/vectors/index", "/shared/vectors/index"),
+    ] {
+        assert_eq!(first_line(&gateway.exchange("POST", path, "").await), format!("POST {arrives}"));
+    }
+}
+
+#[tokio::test]
 async fn the_path_keeps_every_byte() {
     let service = Server::start(echo()).await;
     let gateway = gateway_to(&service.url("")).await;

@@ -98,7 +98,7 @@ async fn a_bad_item_is_named_and_nothing_of_its_batch_is_taken() {
         (json!({"id": "a", "vector": [1, 0, 0]}), "3 numbers"),
         (json!({"id": "a", "vector": []}), "0 numbers"),
         (json!({"id": "a", "vector": [0, 0]}), "no direction"),
-        (json!({"id": "a", "vector": [1e39, 0]}), "inf"),
+        (json!({"id": "a", "vector": [1e39, 0]}), "out of range"),
         (json!({"id": "a", "vector": [null, 0]}), "null"),
         (json!({"id": "a", "vector": [1, 0], "metadata": {"x": null}}), "metadata `x` is null"),
         (json!({"id": "a", "vector": [1, 0], "metadata": {"x": {"y": 1}}}), "metadata `x` is an object"),

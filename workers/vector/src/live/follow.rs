@@ -27,29 +27,39 @@ impl Live {
     /// Takes in whatever is new in the store. Costs two requests when nothing is.
     pub(crate) async fn follow(&self) -> Result<()> {
         let began = Instant::now();
-        let seen = self.snapshot();
-        match self.context.indexes.mark(&self.name).await? {
-            None => return Err(Error::UnknownIndex(self.name.clone())),
-            Some(etag) if etag == seen.etag => {
-                if let Some(log) = &self.log
-                    && log.starts_from(seen.next).await?.is_some()
-                {
-                    let mut state = self.state.lock().await;
-                    self.catch_up(&mut state, log, None).await?;
-                    self.show(&state);
-                    if state.closed {
-                        return Err(Error::UnknownIndex(self.name.clone()));
-                    }
-                }
+        let mut turn = None;
+        loop {
+            let seen = self.snapshot();
+            let Some(etag) = self.context.indexes.mark(&self.name).await? else {
+                return Err(Error::UnknownIndex(self.name.clone()));
+            };
+            if etag == seen.etag {
+                self.read_on(&seen).await?;
+                break;
             }
-            // Whoever changes the manifest here shows it himself.
-            Some(_) => {
-                let Ok(turn) = self.changing.try_lock() else { return Ok(()) };
-                self.reload(turn).await?;
+            match turn.take() {
+                // Whoever changes the manifest here shows it himself: it is looked at again after him.
+                None => turn = Some(self.changing.lock().await),
+                Some(turn) => {
+                    self.reload(turn).await?;
+                    break;
+                }
             }
         }
         self.times(|times| times.followed = began);
         Ok(())
+    }
+
+    /// Does what the log says beyond what readers see.
+    async fn read_on(&self, seen: &Snapshot) -> Result<()> {
+        let Some(log) = &self.log else { return Ok(()) };
+        if log.starts_from(seen.next).await?.is_none() {
+            return Ok(());
+        }
+        let mut state = self.state.lock().await;
+        self.catch_up(&mut state, log, None).await?;
+        self.show(&state);
+        if state.closed { Err(Error::UnknownIndex(self.name.clone())) } else { Ok(()) }
     }
 
     /// Opens the manifest as it is now, beside what is served, and swaps.
@@ -190,6 +200,10 @@ async fn catch_up(state: &mut State, log: &Log, until: Option<u64>) -> Result<()
                 Ok(None) => return Ok(()),
                 Ok(Some(record)) => match Record::decode(record.content) {
                     Ok(decoded) => {
+                        if record.number > state.next {
+                            let (from, to) = (state.next, record.number - 1);
+                            state.note(format!("records {from} to {to} of the log are damaged; the rest serves"));
+                        }
                         state.apply(record.number, decoded);
                     }
                     Err(message) => {
