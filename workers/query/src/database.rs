@@ -53,6 +53,7 @@ impl Database {
              SET GLOBAL threads = {threads};
              SET GLOBAL memory_limit = '{memory}B';
              SET GLOBAL parquet_metadata_cache = true;
+             SET GLOBAL immediate_transaction_mode = true;
              SET GLOBAL temp_directory = {spill};
              SET GLOBAL max_temp_directory_size = '{temp}B';
              SET GLOBAL allowed_directories = [{blobs}];
@@ -88,12 +89,12 @@ impl Database {
     ) -> duckdb::Result<(Session, T)> {
         let idle = lock(&self.idle).pop();
         let connection = idle.map_or_else(|| self.connect(), Ok)?;
-        let _begun = self.swap.read().unwrap_or_else(PoisonError::into_inner);
-        connection.execute_batch("BEGIN TRANSACTION READ ONLY")?;
-        // A transaction fixes what it sees at its first look into the catalogue. This looks for a function there, and
-        // planning ends at the missing parameter.
-        connection.prepare("FROM range(?)")?;
+        let mut begin = connection.prepare_cached("BEGIN TRANSACTION READ ONLY")?;
+        let unswapped = self.swap.read().unwrap_or_else(PoisonError::into_inner);
+        // In DuckDB's immediate mode this settles what the transaction sees, and not its first look into the catalogue.
+        begin.execute([])?;
         let published = published();
+        drop((unswapped, begin));
         Ok((Session { database: self.clone(), connection }, published))
     }
 
@@ -156,7 +157,8 @@ impl Session {
     /// statement through that sets, prepares or creates anything.
     pub(crate) fn keep(self) {
         let Self { database, connection } = self;
-        if connection.execute_batch("ROLLBACK").is_ok() {
+        let ended = connection.prepare_cached("ROLLBACK").and_then(|mut end| end.execute([]));
+        if ended.is_ok() {
             lock(&database.idle).push(connection);
         }
     }

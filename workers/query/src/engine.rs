@@ -31,10 +31,12 @@ use crate::{
     database::{BLOBS, Database},
     encode::Encoder,
     error::Scrub,
+    fence,
     gate::{Gate, Place},
     generation::Generation,
     run::{Job, Piece},
     sink::{Batched, Open, Sink},
+    threads::Threads,
     version::Versions,
     watch::Watch,
 };
@@ -52,6 +54,8 @@ pub(crate) struct Inner {
     pub(crate) scrub: Scrub,
     pub(crate) generation: Arc<ArcSwap<Generation>>,
     pub(crate) versions: Versions,
+    pub(crate) texts: fence::Memory,
+    pub(crate) threads: Arc<Threads>,
     pub(crate) refreshing: Mutex<()>,
     /// The current database has failed for good; the next refresh opens another one.
     pub(crate) doomed: AtomicBool,
@@ -75,6 +79,8 @@ impl Engine {
             generation: Arc::new(ArcSwap::from_pointee(Generation::empty(database))),
             refreshing: Mutex::new(()),
             versions: Versions::default(),
+            texts: fence::Memory::new(),
+            threads: Arc::default(),
             doomed: AtomicBool::new(false),
             followed: AtomicBool::new(false),
             wake: Arc::default(),
@@ -155,7 +161,7 @@ impl Engine {
             sent: Cell::new(false),
             place,
         };
-        job.spawn().map_err(|error| Error::Internal(format!("a thread for the query: {error}")))?;
+        job.start().map_err(|error| Error::Internal(format!("a thread for the query: {error}")))?;
         let first = tokio::select! {
             first = receiver.recv() => first,
             // DuckDB may notice an interrupt late; the caller is answered in time all the same.

@@ -6,13 +6,19 @@
 
 mod lists;
 mod marked;
+mod read;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use duckdb::Connection;
 use lakehouse_contract::DatasetName;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, error::Category};
+
+pub(crate) use read::{Memory, Parsed};
 
 use crate::{
     Error,
@@ -26,6 +32,8 @@ use crate::{
 pub(crate) struct Statement {
     /// The text to run: what was judged, and nothing of the caller's around it.
     pub(crate) sql: String,
+    /// Whether it means the same inside another query. `EXPLAIN` cannot stand there, and `current_query()` shows it.
+    pub(crate) is_movable: bool,
     /// The datasets that it reads, by the lower case of their names.
     pub(crate) datasets: BTreeSet<String>,
     /// The versions that it reads by their numbers, by the lower case of how it names them.
@@ -35,23 +43,15 @@ pub(crate) struct Statement {
 /// The parts that one query may have. The time to plan grows with their square.
 const MAX_SELECTS: usize = 1000;
 
-/// A text as DuckDB reads it, not yet judged.
-#[derive(Debug)]
-pub(crate) struct Parsed<'a> {
-    /// The statement that is judged: what `EXPLAIN` would explain, or all of the text.
-    judged: &'a str,
-    /// Whether the caller asks for the plan.
-    explained: bool,
-    tree: Value,
-}
-
-/// Reads a text. Nothing of the catalogue is asked for it.
-pub(crate) fn parse<'a>(
+/// Reads a text that is to give at most `limit` rows. Nothing of the catalogue is asked for it.
+pub(crate) fn parse(
     connection: &Connection,
     scrub: &Scrub,
-    sql: &'a str,
+    memory: &Memory,
+    sql: &str,
     max_bytes: usize,
-) -> Result<Parsed<'a>, Error> {
+    limit: Option<u64>,
+) -> Result<Arc<Parsed>, Error> {
     if sql.len() > max_bytes {
         let found = sql.len();
         return Err(Error::Refused(format!(
@@ -61,28 +61,37 @@ pub(crate) fn parse<'a>(
     if sql.contains('\0') {
         return Err(Error::Refused("the statement holds a NUL character".into()));
     }
-    let (word, rest) = first_word(sql);
-    let explained = word.eq_ignore_ascii_case("EXPLAIN");
-    let judged = if explained { rest } else { sql };
-    if explained && ["ANALYZE", "ANALYSE"].iter().any(|w| first_word(rest).0.eq_ignore_ascii_case(w)) {
-        return Err(Error::Refused(
-            "EXPLAIN ANALYZE is not allowed: it names this service's files; EXPLAIN shows the plan".into(),
-        ));
-    }
-    let tree = only_statement(&serialized(connection, scrub, judged)?, judged)?;
-    Ok(Parsed { judged, explained, tree })
+    memory.recall(sql, limit, || {
+        let (word, rest) = first_word(sql);
+        let explained = word.eq_ignore_ascii_case("EXPLAIN");
+        let judged = if explained { rest } else { sql };
+        if explained && ["ANALYZE", "ANALYSE"].iter().any(|w| first_word(rest).0.eq_ignore_ascii_case(w)) {
+            return Err(Error::Refused(
+                "EXPLAIN ANALYZE is not allowed: it names this service's files; EXPLAIN shows the plan"
+                    .into(),
+            ));
+        }
+        let read = |text: &str| serialized(connection, scrub, text);
+        let json = read(judged)?;
+        let tree = only_statement(&json, judged)?;
+        let alone = without_end(judged, &tree, read);
+        let sql = match limit {
+            // Written anew: where DuckDB and `first_word` end a comment differently, the caller's text says something else.
+            _ if explained => format!("EXPLAIN {alone}"),
+            // DuckDB counts no further than an i64, and there are no more rows than that.
+            Some(rows) if i64::try_from(rows).is_ok() => {
+                limited(alone, &tree, rows, read).unwrap_or_else(|| alone.to_owned())
+            }
+            Some(_) | None => alone.to_owned(),
+        };
+        Ok(Parsed { judged: judged.to_owned(), explained, tree, sql, size: json.len() })
+    })
 }
 
-impl Parsed<'_> {
-    /// Judges the statement. With `limit`, it gives at most so many rows where that can be said in SQL.
-    pub(crate) fn check(
-        self,
-        connection: &Connection,
-        generation: &Generation,
-        scrub: &Scrub,
-        limit: Option<u64>,
-    ) -> Result<Statement, Error> {
-        let Self { judged, explained, tree } = self;
+impl Parsed {
+    /// Judges the statement.
+    pub(crate) fn check(&self, generation: &Generation) -> Result<Statement, Error> {
+        let Self { judged, explained, tree, sql, .. } = self;
         let mut walk = Walk {
             generation,
             sql: judged,
@@ -90,22 +99,12 @@ impl Parsed<'_> {
             datasets: BTreeSet::new(),
             versions: BTreeMap::new(),
             selects: 0,
+            is_movable: !explained,
         };
-        walk.collect_ctes(&tree)?;
-        walk.node(&tree)?;
-        let Walk { datasets, versions, .. } = walk;
-        let read = |text: &str| serialized(connection, scrub, text);
-        let judged = without_end(judged, &tree, read);
-        let sql = match limit {
-            // Written anew: where DuckDB and `first_word` end a comment differently, the caller's text says something else.
-            _ if explained => format!("EXPLAIN {judged}"),
-            Some(rows) if i64::try_from(rows).is_ok() => {
-                limited(judged, &tree, rows, read).unwrap_or_else(|| judged.to_owned())
-            }
-            // DuckDB counts no further, and there are no more rows than that.
-            Some(_) | None => judged.to_owned(),
-        };
-        Ok(Statement { sql, datasets, versions })
+        walk.collect_ctes(tree)?;
+        walk.node(tree)?;
+        let Walk { datasets, versions, is_movable, .. } = walk;
+        Ok(Statement { sql: sql.clone(), is_movable, datasets, versions })
     }
 }
 
@@ -203,6 +202,7 @@ struct Walk<'a> {
     datasets: BTreeSet<String>,
     versions: BTreeMap<String, Version>,
     selects: usize,
+    is_movable: bool,
 }
 
 impl Walk<'_> {
@@ -254,6 +254,7 @@ impl Walk<'_> {
         if lists::is_denied(&function) {
             return Err(Error::Refused(format!("the function `{function}` is not allowed")));
         }
+        self.is_movable &= function != "current_query";
         if lists::STRUCTURED.contains(&function.as_str()) {
             structure(&function, fields)?;
         }

@@ -26,6 +26,7 @@ mod run;
 mod service;
 mod settings;
 mod sink;
+mod threads;
 mod values;
 mod version;
 mod view;

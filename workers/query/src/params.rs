@@ -42,9 +42,6 @@ pub(crate) fn start_whole(statement: &mut Statement<'_>, params: &[Value]) -> du
     statement.query_arrow(of(params)).map(drop)
 }
 
-/// One of the two ways to execute.
-pub(crate) type Start = fn(&mut Statement<'_>, &[Value]) -> duckdb::Result<()>;
-
 /// Values as DuckDB's client takes them.
 pub(crate) fn of(values: &[Value]) -> ParamsFromIter<&[Value]> {
     params_from_iter(values)

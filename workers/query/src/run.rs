@@ -12,9 +12,12 @@ use std::{
 };
 
 use arrow::array::Array;
-use duckdb::{Connection, Statement};
+use duckdb::{Connection, Statement, types::Value};
 use lakehouse_contract::{DatasetManifest, sql::SqlRequest};
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::{
+    runtime::Handle,
+    sync::mpsc::{self, error::TrySendError},
+};
 use tracing::error;
 
 use crate::{
@@ -62,59 +65,80 @@ pub(crate) struct Job<S: Sink> {
     pub(crate) place: Arc<Place>,
 }
 
-/// Room for the deepest tree that DuckDB's parser lets through, in DuckDB's planner and in ours.
-const STACK: usize = 64 << 20;
+/// How DuckDB is asked for the rows.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// In a stream, as the argument of DuckDB's function `query`. Of a statement over files, DuckDB makes a plan when it is
+    /// prepared and another one when it is run. This one has a gap where its text comes in, so it can be prepared once for each
+    /// connection, and is planned when it is run.
+    Once,
+    /// In a stream.
+    Stream,
+    /// To its end before the first row is given.
+    Whole,
+}
 
 impl<S: Sink> Job<S> {
-    /// Starts the thread.
-    pub(crate) fn spawn(self) -> std::io::Result<()> {
-        std::thread::Builder::new().name("query".into()).stack_size(STACK).spawn(move || self.run()).map(drop)
+    /// Starts the work.
+    pub(crate) fn start(self) -> std::io::Result<()> {
+        let threads = self.engine.threads.clone();
+        threads.run(Box::new(move || self.run()))
     }
 
     fn run(self) {
         let result = catch_unwind(AssertUnwindSafe(|| self.work()));
         self.watch.finish();
         self.engine.cache.evict();
-        let last = match result {
-            Ok(Ok((session, rest))) => {
-                // No interrupt is on its way: none is sent once the watchdog knows that the query is over.
-                if self.watch.verdict().is_none() {
-                    session.keep();
-                }
-                Piece::End(rest)
-            }
-            Ok(Err(error)) => Piece::Failed(error),
-            Err(_) => Piece::Failed(Error::Internal("the thread of a query panicked".into())),
+        let (session, last) = match result {
+            Ok(Ok((session, rest))) => (Some(session), Piece::End(rest)),
+            Ok(Err(error)) => (None, Piece::Failed(error)),
+            Err(_) => (None, Piece::Failed(Error::Internal("the thread of a query panicked".into()))),
         };
+        // No interrupt is on its way: none is sent once the watchdog knows that the query is over.
+        let session = session.filter(|_| self.watch.verdict().is_none());
         let Self { place, pieces, runtime, stall_timeout, .. } = self;
         // DuckDB has done its work; the reader may take its time with the rest.
         drop(place);
-        match last {
-            Piece::Failed(Error::Gone) => drop(pieces.try_send(last)),
-            last => drop(runtime.block_on(hand(&pieces, stall_timeout, last))),
+        let unsent = pieces.try_send(last);
+        // The transaction ends while the reader reads.
+        if let Some(session) = session {
+            session.keep();
+        }
+        if let Err(TrySendError::Full(last)) = unsent
+            && !matches!(last, Piece::Failed(Error::Gone))
+        {
+            drop(runtime.block_on(hand(&pieces, stall_timeout, last)));
         }
         memory::make_room();
     }
 
     /// Answers the query but for the last piece.
     fn work(&self) -> Result<(Session, Option<S::Piece>), Error> {
-        match self.work_with(params::start) {
-            // When a thread of a stream fails, DuckDB may tell of the interrupt that stopped the others and not of the
-            // failure, which has ended the transaction. Run as a whole, in one of its own, the statement tells what is wrong.
-            Err(Error::Gone) if self.watch.verdict().is_none() && !self.sent.get() => {
-                self.work_with(params::start_whole)
+        let mut way = if self.request.params.is_empty() { Way::Once } else { Way::Stream };
+        loop {
+            let failed = match self.work_as(way) {
+                Err(failed) if self.watch.verdict().is_none() && !self.sent.get() => failed,
+                worked => return worked,
+            };
+            // A failure has ended the transaction, so each way has one of its own.
+            way = match (way, failed) {
+                // Its places are those of a text around the caller's, and not every statement can stand in another.
+                (Way::Once, Error::Sql(_)) => Way::Stream,
+                // When a thread of a stream fails, DuckDB may tell of the interrupt that stopped the others and not of the
+                // failure. Run as a whole, the statement tells what is wrong.
+                (Way::Once | Way::Stream, Error::Gone) => Way::Whole,
+                (_, failed) => return Err(failed),
             }
-            worked => worked,
         }
     }
 
-    fn work_with(&self, start: params::Start) -> Result<(Session, Option<S::Piece>), Error> {
+    fn work_as(&self, way: Way) -> Result<(Session, Option<S::Piece>), Error> {
         let engine = &self.engine;
         let database = engine.generation.load().database.clone();
         let opened = database.session(|| engine.generation.load_full());
         let (session, generation) = opened.map_err(|error| engine.scrub.error(&error))?;
         self.watch.watch(session.connection().interrupt_handle());
-        let answered = self.answer(session.connection(), &generation, start);
+        let answered = self.answer(session.connection(), &generation, way);
         answered.map(|rest| (session, rest)).map_err(|failed| {
             if let Error::Internal(message) = &failed {
                 error!(message, "The query engine failed");
@@ -131,16 +155,17 @@ impl<S: Sink> Job<S> {
         &self,
         connection: &Connection,
         generation: &Generation,
-        start: params::Start,
+        way: Way,
     ) -> Result<Option<S::Piece>, Error> {
         let engine = &self.engine;
         let SqlRequest { sql, limit, .. } = &self.request;
-        let parsed = fence::parse(connection, &engine.scrub, sql, engine.settings.max_sql_bytes)?;
-        let statement = parsed.check(connection, generation, &engine.scrub, *limit)?;
+        let max_bytes = engine.settings.max_sql_bytes;
+        let parsed = fence::parse(connection, &engine.scrub, &engine.texts, sql, max_bytes, *limit)?;
+        let statement = parsed.check(generation)?;
         let sources = self.sources(generation, &statement)?;
         let _pins = self.pins(&sources)?;
         let seen = sources.iter().try_for_each(|source| self.show(connection, source));
-        let answered = seen.and_then(|()| self.attempt(connection, &statement.sql, start));
+        let answered = seen.and_then(|()| self.attempt(connection, &statement, way));
         answered.map_err(|error| blamed(error, &sources))
     }
 
@@ -189,10 +214,21 @@ impl<S: Sink> Job<S> {
     fn attempt(
         &self,
         connection: &Connection,
-        sql: &str,
-        start: params::Start,
+        statement: &fence::Statement,
+        way: Way,
     ) -> Result<Option<S::Piece>, Error> {
         let failed = |error: duckdb::Error| self.engine.scrub.error(&error);
+        let start = match way {
+            Way::Once if statement.is_movable => {
+                if let Some(Encoded { last, .. }) = self.once(connection, &statement.sql)? {
+                    return Ok(last);
+                }
+                params::start
+            }
+            Way::Once | Way::Stream => params::start,
+            Way::Whole => params::start_whole,
+        };
+        let sql = &statement.sql;
         let mut prepared = connection.prepare(sql).map_err(failed)?;
         let params = params::bind(&prepared, &self.request.params)?;
         let shape = match start(&mut prepared, &params) {
@@ -201,13 +237,35 @@ impl<S: Sink> Job<S> {
             Err(error) => return Err(failed(error)),
         };
         if let Some(shape) = shape {
-            return self.encode(&prepared, &shape);
+            return self.encode(&prepared, &shape).map(|encoded| encoded.last);
         }
         drop(prepared);
         let recast = Recast::of(connection, sql, &params).map_err(failed)?;
         let mut around = connection.prepare(&recast.around(sql)).map_err(failed)?;
         start(&mut around, &params).map_err(failed)?;
-        self.encode(&around, &recast.shape())
+        self.encode(&around, &recast.shape()).map(|encoded| encoded.last)
+    }
+
+    /// Runs a statement as [`Way::Once`]; `None` when its columns must be had in another way.
+    fn once(&self, connection: &Connection, sql: &str) -> Result<Option<Encoded<S::Piece>>, Error> {
+        let failed = |error: duckdb::Error| self.engine.scrub.error(&error);
+        let mut around = connection.prepare_cached("FROM query(?)").map_err(failed)?;
+        match params::start(&mut around, &[Value::Text(sql.to_owned())]) {
+            Ok(()) => {}
+            Err(error) if recast::is_unreadable(&error) => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        }
+        let shape = Shape::of(&around);
+        if recast::is_needed(&shape) || shape.has_made_up_names() {
+            around.discard();
+            return Ok(None);
+        }
+        let encoded = self.encode(&around, &shape)?;
+        if !encoded.is_whole {
+            // What is left of the rows would stay with the statement.
+            around.discard();
+        }
+        Ok(Some(encoded))
     }
 
     /// Brings the files of the sources here, unless they are here, and keeps them.
@@ -226,13 +284,17 @@ impl<S: Sink> Job<S> {
     }
 
     /// Hands on the rows, all but the last piece of them.
-    fn encode(&self, rows: &Statement<'_>, shape: &Shape) -> Result<Option<S::Piece>, Error> {
+    fn encode(&self, rows: &Statement<'_>, shape: &Shape) -> Result<Encoded<S::Piece>, Error> {
         let mut sink = (self.open)(shape, &rows.schema())?;
         let limit = self.request.limit;
         let mut left = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let mut is_whole = false;
         while left > 0 {
             let batch = rows.step().map_err(|error| self.engine.scrub.error(&error))?;
-            let Some(batch) = batch else { break };
+            let Some(batch) = batch else {
+                is_whole = true;
+                break;
+            };
             let batch = if batch.len() > left { batch.slice(0, left) } else { batch };
             left -= batch.len();
             sink.rows(batch)?;
@@ -240,7 +302,7 @@ impl<S: Sink> Job<S> {
                 self.send(piece)?;
             }
         }
-        sink.finish()
+        Ok(Encoded { last: sink.finish()?, is_whole })
     }
 
     fn send(&self, piece: S::Piece) -> Result<(), Error> {
@@ -248,6 +310,13 @@ impl<S: Sink> Job<S> {
         let handed = hand(&self.pieces, self.stall_timeout, Piece::More(piece));
         self.watch.off_the_clock(|| self.runtime.block_on(handed))
     }
+}
+
+/// What is left of an answer when its rows have been encoded.
+struct Encoded<T> {
+    last: Option<T>,
+    /// Whether DuckDB has given all rows that it has.
+    is_whole: bool,
 }
 
 /// A dataset that a statement reads, by its name or by a version's.

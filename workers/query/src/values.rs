@@ -17,7 +17,10 @@
 //! CSV has the same forms without the quotes of JSON: a null is empty, an empty text is `""`, nested values are JSON.
 
 mod column;
+mod text;
 mod time;
+
+use std::collections::HashSet;
 
 use arrow::datatypes::DataType;
 use duckdb::{
@@ -45,6 +48,16 @@ impl Shape {
             column_type: type_name(&statement.column_logical_type(index), field.data_type()),
         });
         Self { columns: columns.collect() }
+    }
+
+    /// Whether a name may have been made up because another column has it too: of two columns `a` that a query around theirs
+    /// sees, the second is `a_1`.
+    pub(crate) fn has_made_up_names(&self) -> bool {
+        let names: HashSet<String> = self.columns.iter().map(|column| column.name.to_lowercase()).collect();
+        names.iter().any(|name| {
+            let base = name.trim_end_matches(|c: char| c.is_ascii_digit());
+            base.len() < name.len() && base.strip_suffix('_').is_some_and(|base| names.contains(base))
+        })
     }
 }
 

@@ -10,9 +10,10 @@ use std::{
 use arrow::{datatypes::DataType, ipc::reader::StreamReader};
 use axum::http::header;
 use http_body_util::BodyExt;
+use lakehouse_contract::DatasetName;
 use lakehouse_query::Settings;
 use serde_json::json;
-use support::{Lake, request, settings};
+use support::{Lake, request, settings, workers};
 use tower::ServiceExt;
 
 /// Works until somebody stops it.
@@ -88,6 +89,51 @@ async fn bad_sql_is_answered_with_duckdbs_message_and_the_place() {
     }
     let (status, body) = lake.post(json!({"sql": "SELECT 1", "parms": []})).await;
     assert!(status == 400 && body["error"]["message"].as_str().unwrap().contains("parms"));
+}
+
+#[tokio::test]
+async fn columns_keep_the_names_that_the_statement_gives_them() {
+    let lake = Lake::with_workers(settings()).await;
+    for (sql, names) in [
+        ("SELECT 1 AS a, 2 AS a, 3 AS \"A\", 4 AS a_1", vec!["a", "a", "A", "a_1"]),
+        ("FROM workers, workers AS other WHERE workers.id = 1", vec!["id", "name", "id", "name"]),
+        ("SELECT count(*), id + 1 FROM workers GROUP BY ALL ORDER BY 2", vec!["count_star()", "(id + 1)"]),
+        ("VALUES (1, 'x')", vec!["col0", "col1"]),
+    ] {
+        // The second time, what is remembered of the text is used.
+        for _ in 0..2 {
+            let (_, body) = lake.sql(sql).await;
+            let found = body["columns"].as_array().unwrap().iter().map(|column| &column["name"]);
+            assert_eq!(found.collect::<Vec<_>>(), names, "{sql}");
+        }
+    }
+    assert_eq!(lake.rows("SELECT current_query()").await, json!([["SELECT current_query()"]]));
+    let pivot = lake.rows("PIVOT workers ON id IN (1, 2) USING count(*) ORDER BY name").await;
+    assert_eq!(pivot, json!([["Ada", 1, 0], ["Barbara", 0, 0], ["Grace", 0, 1]]));
+}
+
+#[tokio::test]
+async fn an_error_while_rows_are_read_shows_its_place_too() {
+    let lake = Lake::with_workers(settings()).await;
+    let (status, body) = lake.sql("SELECT id,\n  CAST(name AS INTEGER) FROM workers").await;
+    let message = body["error"]["message"].as_str().unwrap();
+    assert!(
+        status == 400 && message.contains("\n\nLINE 2:   CAST(name AS INTEGER) FROM workers\n          ^"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn a_text_that_was_read_before_is_judged_anew() {
+    let lake = Lake::with_workers(settings()).await;
+    let sql = "SELECT count(*) FROM later";
+    assert_eq!(lake.sql(sql).await.0, 400);
+    lake.put("later", &workers(&["Ada"])).await;
+    lake.engine.refresh().await.unwrap();
+    assert_eq!(lake.rows(sql).await, json!([[1]]));
+    lake.catalog.remove(&DatasetName::parse("later").unwrap()).await.unwrap();
+    lake.engine.refresh().await.unwrap();
+    assert_eq!(lake.sql(sql).await.0, 400);
 }
 
 #[tokio::test]

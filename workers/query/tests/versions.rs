@@ -208,33 +208,27 @@ async fn a_reader_of_batches_takes_its_time_and_no_place() {
     assert!(matches!(slow.err(), Some(Error::Timeout { .. })));
 }
 
-#[cfg(target_os = "linux")]
 #[tokio::test]
 async fn dropping_batches_ends_their_query() {
-    let lake = with_two_versions(settings()).await;
-    for sql in
-        ["FROM range(1000000000000)", "FROM (FROM range(10000) a, range(100000000) b) WHERE random() < 0"]
-    {
-        let batches =
-            tokio::time::timeout(Duration::from_millis(300), lake.engine.batches(request(sql), MINUTE)).await;
+    let lake = with_two_versions(Settings { cache_limit: 1, ..settings() }).await;
+    let first = lake.catalog.get_version(&DatasetName::parse("workers").unwrap(), 1).await.unwrap();
+    let file = lake.folder.path().join(format!("query/blobs/{}.parquet", first.objects[0].sha256));
+    for sql in [
+        "FROM \"workers@1\", range(1000000000000)",
+        "FROM \"workers@1\", range(100000) a, range(100000000) b WHERE random() < 0",
+    ] {
+        let batches = lake.engine.batches(request(sql), MINUTE);
+        let batches = tokio::time::timeout(Duration::from_millis(300), batches).await;
+        assert!(file.exists(), "a query that runs keeps its files");
         drop(batches);
         for _ in 0..1000 {
             tokio::time::sleep(Duration::from_millis(10)).await;
-            if !query_runs() {
+            if !file.exists() {
                 break;
             }
         }
-        assert!(!query_runs(), "{sql}");
+        assert!(!file.exists(), "{sql}");
     }
-}
-
-/// Whether a thread of this process runs a query. Those of the tests beside this one end soon.
-#[cfg(target_os = "linux")]
-fn query_runs() -> bool {
-    let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
-    threads
-        .filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok())
-        .any(|name| name == "query\n")
 }
 
 const MINUTE: Duration = Duration::from_mins(1);

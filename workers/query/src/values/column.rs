@@ -1,12 +1,11 @@
 //! One column of a batch, ready to write any of its values.
 
-use std::io::Write;
-
 use arrow::{
     array::{
         Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanArray, Decimal128Array,
         FixedSizeListArray, ListArray, MapArray, PrimitiveArray, StringArray, StructArray, UnionArray,
     },
+    buffer::NullBuffer,
     datatypes::{
         DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
         Int64Type, IntervalMonthDayNanoType, IntervalUnit, Time32MillisecondType, Time32SecondType,
@@ -17,7 +16,10 @@ use arrow::{
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
-use super::time::{self, Unit};
+use super::{
+    text,
+    time::{self, Unit},
+};
 use crate::Error;
 
 /// Integers up to here are the same in every JSON reader.
@@ -25,7 +27,7 @@ const EXACT: u128 = 1 << 53;
 
 /// A column and how its values are written.
 pub(crate) struct Column<'a> {
-    array: &'a dyn Array,
+    nulls: Option<&'a NullBuffer>,
     reader: Reader<'a>,
 }
 
@@ -84,7 +86,7 @@ impl<'a> Column<'a> {
             }
             _ => Reader::Plain(plain(array)?),
         };
-        Ok(Self { array: array.as_ref(), reader })
+        Ok(Self { nulls: array.nulls(), reader })
     }
 
     /// The columns of a batch, or the members of a struct.
@@ -100,7 +102,7 @@ impl<'a> Column<'a> {
             Reader::Union(union, members) => {
                 member(union, members, row).is_none_or(|(_, column)| column.is_null(row))
             }
-            _ => self.array.is_null(row),
+            _ => self.nulls.is_some_and(|nulls| nulls.is_null(row)),
         }
     }
 
@@ -113,8 +115,8 @@ impl<'a> Column<'a> {
         match &self.reader {
             Reader::Null => out.extend_from_slice(b"null"),
             Reader::Plain(write) => quoted_if_needed(out, |out| write(row, out)),
-            Reader::Text(texts) => json_text(texts.value(row), out),
-            Reader::Enum(keys, texts) => json_text(texts.value(keys[row]), out),
+            Reader::Text(texts) => text::json(texts.value(row), out),
+            Reader::Enum(keys, texts) => text::json(texts.value(keys[row]), out),
             Reader::List(list, items) => {
                 let ends = list.value_offsets();
                 json_array(items, index(ends[row])..index(ends[row + 1]), out);
@@ -127,7 +129,7 @@ impl<'a> Column<'a> {
                 separated(b'[', b']', members, out, |(_, column), out| column.json(row, out));
             }
             Reader::Struct(members) => separated(b'{', b'}', members, out, |(name, column), out| {
-                json_text(name, out);
+                text::json(name, out);
                 out.push(b':');
                 column.json(row, out);
             }),
@@ -136,14 +138,14 @@ impl<'a> Column<'a> {
                 separated(b'{', b'}', index(ends[row])..index(ends[row + 1]), out, |entry, out| {
                     let mut key = Vec::new();
                     keys.text(entry, &mut key);
-                    json_text(&String::from_utf8_lossy(&key), out);
+                    text::json(&String::from_utf8_lossy(&key), out);
                     out.push(b':');
                     values.json(entry, out);
                 });
             }
             Reader::Union(union, members) => {
                 separated(b'{', b'}', member(union, members, row), out, |(name, column), out| {
-                    json_text(name, out);
+                    text::json(name, out);
                     out.push(b':');
                     column.json(row, out);
                 });
@@ -278,9 +280,10 @@ fn decimal(value: i128, scale: usize, out: &mut Vec<u8>) -> Quotes {
         out.push(b'-');
     }
     let one = 10_u128.pow(u32::try_from(scale).unwrap_or(0));
-    write(out, format_args!("{}", digits / one));
+    text::digits(digits / one, out);
     if scale > 0 {
-        write(out, format_args!(".{:0scale$}", digits % one));
+        out.push(b'.');
+        text::padded(digits % one, scale, out);
     }
     if digits <= EXACT { Quotes::No } else { Quotes::Yes }
 }
@@ -314,11 +317,6 @@ fn quoted_if_needed(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Quote
     }
 }
 
-/// A JSON text with its quotes and escapes.
-fn json_text(text: &str, out: &mut Vec<u8>) {
-    serde_json::to_writer(out, text).expect("a Vec takes any text");
-}
-
 fn json_array(items: &Column<'_>, range: std::ops::Range<usize>, out: &mut Vec<u8>) {
     separated(b'[', b']', range, out, |item, out| items.json(item, out));
 }
@@ -339,10 +337,6 @@ fn separated<T>(
         write(item, out);
     }
     out.push(close);
-}
-
-fn write(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    out.write_fmt(text).expect("a Vec takes any bytes");
 }
 
 /// Arrow's offsets and lengths are never negative.

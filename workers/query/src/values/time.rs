@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use super::text;
+
 /// Where a day is infinite in DuckDB.
 const INFINITE_DAY: i32 = i32::MAX;
 
@@ -37,7 +39,11 @@ pub(super) fn timestamp(value: i64, unit: Unit, out: &mut Vec<u8>) {
 pub(super) fn time(value: i64, unit: Unit, out: &mut Vec<u8>) {
     let seconds = value / unit.0;
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    write(out, format_args!("{hour:02}:{minute:02}:{second:02}"));
+    text::two(hour, out);
+    out.push(b':');
+    text::two(minute, out);
+    out.push(b':');
+    text::two(second, out);
     fraction(value % unit.0, unit, out);
 }
 
@@ -94,9 +100,16 @@ fn day(days: i64, out: &mut Vec<u8>) {
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     match year {
-        0..=9999 => write(out, format_args!("{year:04}-{month:02}-{day:02}")),
-        _ => write(out, format_args!("{year:+05}-{month:02}-{day:02}")),
+        0..=9999 => {
+            text::two(year / 100, out);
+            text::two(year % 100, out);
+        }
+        _ => write(out, format_args!("{year:+05}")),
     }
+    out.push(b'-');
+    text::two(month, out);
+    out.push(b'-');
+    text::two(day, out);
 }
 
 fn write(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
