@@ -7,5 +7,6 @@ mod restricted;
 mod runs;
 mod serving;
 mod told;
+mod vector_index;
 mod walks;
 mod world;

@@ -1,0 +1,6 @@
+//! What planning an index promises.
+
+mod builds;
+mod objects;
+mod walks;
+mod world;
