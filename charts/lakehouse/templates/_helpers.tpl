@@ -35,7 +35,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 image: {{ include "lakehouse.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 imagePullSecrets: {{ toJson .Values.image.pullSecrets }}
-{{- range list "store" "tokenSecret" "gateway" "query" "ingest" "pods" "logLevel" }}
+{{- range list "store" "tokenSecret" "gateway" "query" "ingest" "vectors" "build" "embed" "pods" "logLevel" }}
 {{ toYaml (dict . (get $.Values .)) }}
 {{- end }}
 {{- end }}
@@ -108,12 +108,12 @@ seccompProfile:
 `helm uninstall` takes the operator and nothing else: the resources, their pods and all data stay and go on serving.
 To get rid of these, too, while the operator still runs:
 
-  1. the data of a Dataset that has `deletionPolicy: Delete` goes with it; that of others stays in {{ .Values.store.url }}
+  1. the data of a resource that has `deletionPolicy: Delete` goes with it; that of others stays in {{ .Values.store.url }}
   2. kubectl delete datasets,vectorindexes,chatproviders --all {{ with .Values.watchNamespaces }}--namespace NAME, for each of {{ join ", " . }}{{ else }}--all-namespaces{{ end }}
   3. helm uninstall {{ .Release.Name }} --namespace {{ .Release.Namespace }}
   4. delete what is left in the bucket, and the Secrets `{{ .Values.store.secret }}` and `{{ .Values.tokenSecret }}` of each namespace
   5. kubectl delete crd datasets.lakehouse.dev vectorindexes.lakehouse.dev chatproviders.lakehouse.dev
 
-A Dataset with `deletionPolicy: Delete` waits for an operator when it is deleted without one: install it again, or give up its
-data's removal with `kubectl patch dataset NAME --type merge -p '{"metadata": {"finalizers": null}}'`.
+A Dataset or VectorIndex with `deletionPolicy: Delete` waits for an operator when it is deleted without one: install it again, or
+give up its data's removal with `kubectl patch dataset NAME --type merge -p '{"metadata": {"finalizers": null}}'`.
 {{- end }}

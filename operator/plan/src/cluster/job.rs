@@ -11,7 +11,7 @@ use k8s_openapi::{
         },
         core::v1::{ConfigMap, ConfigMapVolumeSource, KeyToPath, PodTemplateSpec, Volume},
     },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
 use lakehouse_contract::{
     Role,
@@ -25,6 +25,7 @@ use super::{
     meta::{self, Component},
     names,
     pod::{self, Blueprint, Life, Surroundings},
+    quantity,
     settings::Resources,
     work::Make,
 };
@@ -36,6 +37,9 @@ const JOB_FOLDER: &str = "/etc/lakehouse/job";
 const INGEST_FILE: &str = "ingest.json";
 const BUILD_FILE: &str = "build.json";
 const SOURCE_FOLDER: &str = "/etc/lakehouse/source";
+/// The share of a build's memory, and of its disk, that the engine gets which reads the rows; vectors need the rest.
+const READING_SHARE: f64 = 0.25;
+const MEBIBYTE: f64 = 1_048_576.0;
 /// A purge Job that its resource did not wait for goes by itself after a day.
 const FORGOTTEN_AFTER: i32 = 86_400;
 
@@ -241,6 +245,7 @@ impl Builds<'_> {
         let deadline = pod.active_deadline_seconds.or(settings.build.active_deadline_seconds);
         let port = Role::Vectord.port();
         let own = pod.resources.as_ref().map(Resources::from).unwrap_or_default();
+        let resources = settings.build_resources().under(&own);
         let mut args = words(&[
             &["job", "build", "--job", &format!("{JOB_FOLDER}/{BUILD_FILE}")],
             &["--summary", pod::SUMMARY, "--listen", &format!("0.0.0.0:{port}")],
@@ -251,8 +256,8 @@ impl Builds<'_> {
         let blueprint = Blueprint {
             component: Component::Build,
             args,
-            env: Vec::new(),
-            resources: settings.build_resources().under(&own),
+            env: reading(&resources, &settings.build.spool_size),
+            resources,
             disk: &settings.build.spool_size,
             port: Some(port),
             life: Life::Job,
@@ -310,6 +315,21 @@ impl Purges<'_> {
             ..spec(Component::Purge, settings.ingest.backoff_limit, template)
         }
     }
+}
+
+/// What of its pod a build leaves to the engine that reads its rows.
+fn reading(resources: &Resources, disk: &Quantity) -> Vec<(&'static str, String)> {
+    let mebibytes = |bytes: f64, share: f64| format!("{}MiB", (bytes * share / MEBIBYTE).floor().max(64.0));
+    let memory = resources.limit("memory");
+    let disk = quantity::value(disk);
+    [
+        ("LAKEHOUSE_QUERY_MEMORY", memory.map(|bytes| mebibytes(bytes, READING_SHARE))),
+        ("LAKEHOUSE_QUERY_CACHE", disk.map(|bytes| mebibytes(bytes, READING_SHARE))),
+        ("LAKEHOUSE_QUERY_SPILL", disk.map(|bytes| mebibytes(bytes, READING_SHARE))),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value?)))
+    .collect()
 }
 
 /// Names everything but the inputs that may decide how a Job ends.

@@ -230,6 +230,19 @@ fn models_on_a_volume_are_read_where_texts_are_embedded() {
 }
 
 #[test]
+fn a_build_leaves_memory_for_vectors_beside_the_engine_that_reads_rows() {
+    let children = Shelf::new(json!({"build": {"resources": {"limits": {"memory": "4Gi"}}}})).plan().children;
+    let (_, template) = templates(&children).into_iter().find(|(name, _)| name.contains("-build-")).unwrap();
+    let env = template.spec.unwrap().containers[0].env.clone().unwrap();
+    let value = |name: &str| env.iter().find(|one| one.name == name).unwrap().value.clone().unwrap();
+    assert_eq!(value("LAKEHOUSE_QUERY_MEMORY"), "1024MiB");
+    assert_eq!(
+        (value("LAKEHOUSE_QUERY_CACHE"), value("LAKEHOUSE_QUERY_SPILL")),
+        ("5120MiB".into(), "5120MiB".into())
+    );
+}
+
+#[test]
 fn vectors_are_removed_before_the_index_goes() {
     let spec = json!({"dimension": 3, "deletionPolicy": "Delete"});
     let mut index = VectorIndex::new("shelf", serde_json::from_value(spec).unwrap());
