@@ -1,6 +1,6 @@
 //! Texts on their way to a model: in pieces that it takes, each kept as soon as it is there.
 
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 use futures::{StreamExt, stream};
 use lakehouse_contract::embed::ModelIdentity;
@@ -148,7 +148,7 @@ async fn ask_piece(
 ) -> Results {
     let mut results: Results = vec![Err(late()); texts.len()];
     let mut splits = 0;
-    let whole: Range<usize> = 0..texts.len();
+    let whole = 0..texts.len();
     let mut waiting = Vec::from([whole]);
     while let Some(part) = waiting.pop() {
         match remote.embed(&texts[part.clone()], identity, deadline).await {

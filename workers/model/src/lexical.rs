@@ -181,6 +181,7 @@ fn hash(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use lakehouse_contract::dataset::hex;
     use proptest::prelude::*;
     use sha2::{Digest, Sha256};
 
@@ -194,7 +195,7 @@ mod tests {
             .flat_map(|text| model("lexical").vector(text).to_vec())
             .flat_map(|x| x.to_bits().to_le_bytes())
             .collect();
-        let digest: String = Sha256::digest(&bits).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex(&Sha256::digest(&bits));
         assert_eq!(
             digest, "b3e059e59c8be0ee61164088c759b2dcea80d11391d00027d9705abf31ddfb76",
             "other bits need another VERSION"

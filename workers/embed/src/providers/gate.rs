@@ -94,7 +94,7 @@ mod tests {
         let (start, end) = (Instant::now(), Instant::now() + 10 * MINUTE);
         let mut turns = Vec::new();
         for _ in 0..7 {
-            gate.enter(end).await.unwrap();
+            drop(gate.enter(end).await.unwrap());
             turns.push(start.elapsed().as_secs());
         }
         assert_eq!(turns, [0, 0, 0, 60, 60, 60, 120]);
@@ -104,12 +104,12 @@ mod tests {
     async fn a_turn_after_the_deadline_is_said_at_once_and_not_taken() {
         let gate = gate(Limits { requests_per_minute: Some(1), ..Limits::default() });
         let start = Instant::now();
-        gate.enter(start + MINUTE).await.unwrap();
+        drop(gate.enter(start + MINUTE).await.unwrap());
         for _ in 0..3 {
             let turn = gate.enter(start + MINUTE / 2).await.unwrap_err();
             assert_eq!((turn - start, start.elapsed()), (MINUTE, Duration::ZERO));
         }
-        gate.enter(start + 2 * MINUTE).await.unwrap();
+        drop(gate.enter(start + 2 * MINUTE).await.unwrap());
         assert_eq!(start.elapsed(), MINUTE);
     }
 

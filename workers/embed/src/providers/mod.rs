@@ -280,6 +280,6 @@ mod tests {
         let long =
             vec!["x".repeat(PIECE_BYTES / 2 + 1), "x".to_owned(), "x".repeat(PIECE_BYTES), "x".to_owned()];
         assert_eq!(pieces(&long, 100), [0..2, 2..3, 3..4]);
-        assert_eq!(pieces(&["x".repeat(2 * PIECE_BYTES)], 100), [0..1]);
+        assert_eq!(pieces(&["x".repeat(2 * PIECE_BYTES)], 100).len(), 1);
     }
 }

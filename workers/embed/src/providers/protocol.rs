@@ -99,13 +99,9 @@ impl Protocol {
         if vectors.len() != count {
             return Err(format!("{} vectors for {count} texts", vectors.len()));
         }
-        for (at, vector) in vectors.iter().enumerate() {
-            if vector.is_empty() {
-                return Err(format!("an empty vector at index {at}"));
-            }
-            if let Some(number) = vector.iter().find(|number| !number.is_finite()) {
-                return Err(format!("a vector at index {at} with the number {number}"));
-            }
+        // JSON has no NaN and no infinity, and numbers beyond 32 bits are refused where it is read.
+        if let Some(at) = vectors.iter().position(Vec::is_empty) {
+            return Err(format!("an empty vector at index {at}"));
         }
         Ok(vectors)
     }
@@ -164,7 +160,7 @@ mod tests {
         for (protocol, answer, said) in [
             (Protocol::Ollama, r#"{"embeddings": [[1]]}"#, "1 vectors for 2 texts"),
             (Protocol::Ollama, r#"{"embeddings": [[1], []]}"#, "empty vector at index 1"),
-            (Protocol::Ollama, r#"{"embeddings": [[1], [1e39]]}"#, "index 1 with the number inf"),
+            (Protocol::Ollama, r#"{"embeddings": [[1], [1e39]]}"#, "number out of range"),
             (Protocol::Ollama, r#"{"embeddings": [[1], [NaN]]}"#, "not the JSON"),
             (Protocol::Ollama, r#"{"embeddings": [[1], [null]]}"#, "not the JSON"),
             (Protocol::Ollama, "<html>", "not the JSON"),
