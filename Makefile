@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test e2e cluster image lint fmt generate bench bench-operator build release env doctor
+.PHONY: help quickstart test e2e cluster image lint fmt generate bench bench-operator bench-vectors build release env doctor
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lakehouse
 export CARGO_TARGET_DIR ?= $(CACHE)/target
@@ -54,6 +54,9 @@ bench: release ## Measure ingest and SQL beside their peers (fetches them from P
 bench-operator: doctor-test $(LIBDUCKDB) ## Measure the operator: a thousand Datasets with played pods; one with real pods (root on Linux)
 	cargo test --release --package lakehouse-operator --test thousand -- --ignored --nocapture
 	e2e/run.sh bench
+
+bench-vectors: doctor ## Measure the vector engine beside hnswlib, faiss, usearch and hnsw_rs (fetches them from PyPI)
+	workers/ann/bench/run.sh $(ARGS)
 
 build: doctor $(LIBDUCKDB) ## Build for development
 	cargo build --workspace

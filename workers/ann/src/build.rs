@@ -9,8 +9,7 @@
 
 use std::{
     hash::{DefaultHasher, Hasher},
-    mem,
-    sync::atomic::{AtomicU64, Ordering},
+    io, iter, mem,
 };
 
 use lakehouse_contract::vectors::Hnsw;
@@ -19,6 +18,7 @@ use rayon::prelude::*;
 use crate::{
     codes::Codes,
     graph::{Graph, Layer, NONE, Near, Scratch, with_scratch},
+    huge::Huge,
 };
 
 /// Nodes that are added at once. Small against any graph; each is compared with all others of its batch.
@@ -47,17 +47,19 @@ struct Links {
     /// Places of a node now, and in the end.
     room: usize,
     width: usize,
-    ids: Vec<u32>,
+    ids: Huge<u32>,
     /// How far each link leads.
-    scores: Vec<f32>,
+    scores: Huge<f32>,
 }
 
 type Link = (f32, u32);
 
 impl Links {
-    fn new(nodes: usize, width: usize) -> Self {
+    fn new(nodes: usize, width: usize) -> io::Result<Self> {
         let room = width + width / 2;
-        Self { room, width, ids: vec![NONE; nodes * room], scores: vec![0.0; nodes * room] }
+        let mut ids = Huge::zeros(nodes * room)?;
+        ids.fill(NONE);
+        Ok(Self { room, width, ids, scores: Huge::zeros(nodes * room)? })
     }
 
     fn layer(&self) -> Layer<'_> {
@@ -87,20 +89,26 @@ impl Links {
 }
 
 /// Builds the graph of all rows. Says how many are done.
-pub(crate) fn build(codes: &Codes<'_>, hnsw: &Hnsw, progress: &(dyn Fn(u64) + Sync)) -> Built {
+pub(crate) fn build(codes: &Codes<'_>, hnsw: &Hnsw, progress: &(dyn Fn(u64) + Sync)) -> io::Result<Built> {
     let m = hnsw.m.max(2) as usize;
     let same = same(codes);
     let (order, sizes) = order(codes, &same, m);
     let ef = (hnsw.ef_construction as usize).max(m);
-    let mut builder = Builder::new(codes, m, ef, order, &sizes);
-    let done = AtomicU64::new((codes.terms.len() - builder.order.len()) as u64);
-    for from in (0..builder.order.len()).step_by(BATCH) {
-        let batch = from..(from + BATCH).min(builder.order.len());
-        done.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        builder.add(batch);
-        progress(done.load(Ordering::Relaxed));
+    let mut builder = Builder::new(codes, m, ef, order, &sizes)?;
+    let mut done = (codes.terms.len() - builder.order.len()) as u64;
+    let (members, all) = (builder.members.len(), builder.order.len());
+    for (from, to) in [(0, members), (members, all)] {
+        if from > 0 {
+            builder.sort(from);
+        }
+        for start in (from..to).step_by(BATCH) {
+            let batch = start..(start + BATCH).min(to);
+            done += batch.len() as u64;
+            builder.add(batch);
+            progress(done);
+        }
     }
-    builder.finish(same)
+    Ok(builder.finish(same))
 }
 
 struct Builder<'c> {
@@ -114,20 +122,46 @@ struct Builder<'c> {
     /// The base, then the upper layers.
     layers: Vec<Links>,
     members: Vec<u32>,
+    /// The nearest member of each row of `order` that is none.
+    entries: Vec<u32>,
 }
 
 impl<'c> Builder<'c> {
-    fn new(codes: &'c Codes<'c>, m: usize, ef: usize, order: Vec<u32>, sizes: &[usize]) -> Self {
-        let mut layers = vec![Links::new(codes.terms.len(), 2 * m)];
-        layers.extend(sizes.iter().map(|&size| Links::new(size, m)));
+    fn new(codes: &'c Codes<'c>, m: usize, ef: usize, order: Vec<u32>, sizes: &[usize]) -> io::Result<Self> {
+        let widths = iter::once((codes.terms.len(), 2 * m)).chain(sizes.iter().map(|&size| (size, m)));
+        let layers = widths.map(|(nodes, width)| Links::new(nodes, width)).collect::<io::Result<_>>()?;
         // The first of them is where walks begin, so there is one.
         let members = order[..sizes.first().copied().unwrap_or(0).max(1).min(order.len())].to_vec();
-        Self { codes, m, ef, order, sizes: sizes.to_vec(), layers, members }
+        Ok(Self { codes, m, ef, order, sizes: sizes.to_vec(), layers, members, entries: Vec::new() })
     }
 
     fn graph(&self) -> Graph<'_> {
         let (base, upper) = self.layers.split_first().expect("there is a base");
         Graph { base: base.layer(), upper: upper.iter().map(Links::layer).collect(), members: &self.members }
+    }
+
+    /// Sorts what is still to be added by the members that are nearest, and those by the ones above them: so what is added together lies
+    /// together, and the part of the graph that is needed for one is at hand for the next.
+    fn sort(&mut self, from: usize) {
+        let graph = self.graph();
+        let nearest = |row: u32, layer: usize| {
+            with_scratch(|scratch| {
+                self.codes.row(row, &mut scratch.target);
+                graph.descend(self.codes, layer, scratch)
+            })
+        };
+        let above: Vec<u32> = self.members.par_iter().map(|&row| nearest(row, 1)).collect();
+        let mut rest: Vec<_> = self.order[from..]
+            .par_iter()
+            .map(|&row| {
+                let member = nearest(row, 0);
+                (above[member as usize], member, row)
+            })
+            .collect();
+        rest.par_sort_unstable();
+        self.entries = rest.iter().map(|&(_, member, _)| member).collect();
+        self.order.truncate(from);
+        self.order.extend(rest.into_iter().map(|(.., row)| row));
     }
 
     /// Adds a run of `order`.
@@ -162,7 +196,11 @@ impl<'c> Builder<'c> {
     ) -> Vec<Vec<Link>> {
         self.codes.row(self.order[at], &mut scratch.target);
         let top = self.sizes.iter().take_while(|&&size| at < size).count();
-        let mut entry = if batch.start == 0 { None } else { Some(graph.descend(self.codes, top, scratch)) };
+        let known = at.checked_sub(self.members.len()).and_then(|at| self.entries.get(at));
+        let mut entry = match known {
+            Some(&member) => Some(member),
+            None => (batch.start > 0).then(|| graph.descend(self.codes, top, scratch)),
+        };
         let mut lists = vec![Vec::new(); top + 1];
         for layer in (0..=top).rev() {
             scratch.pool.clear(self.ef);
@@ -293,20 +331,28 @@ impl<'c> Builder<'c> {
     /// Lets every node be found by a search for itself.
     fn repair(&mut self) {
         let mut suspects: Vec<u32> = self.order.clone();
+        let mut evicted = false;
         for round in 0..ROUNDS {
             let graph = self.graph();
             let lost: Vec<(u32, Vec<Near>)> = suspects
                 .par_iter()
                 .filter_map(|&row| Some((row, with_scratch(|scratch| self.lost(&graph, row, scratch))?)))
                 .collect();
-            if lost.is_empty() {
+            if lost.is_empty() && !evicted {
                 return;
             }
             tracing::debug!(lost = lost.len(), round, "Nodes that a search for themselves does not find");
+            if lost.is_empty() {
+                // A link that had to go may have been on the way to any other.
+                (suspects, evicted) = (self.order.clone(), false);
+                continue;
+            }
             suspects.clear();
             for (row, near) in lost {
-                suspects.extend(self.lead_to(row, &near, round));
                 suspects.push(row);
+                let other = self.lead_to(row, &near, round);
+                evicted |= other.is_some();
+                suspects.extend(other);
             }
             suspects.sort_unstable();
             suspects.dedup();

@@ -14,6 +14,7 @@ mod error;
 mod filter;
 mod graph;
 mod head;
+mod huge;
 mod kept;
 mod query;
 pub mod sections;

@@ -12,7 +12,6 @@
 use std::{
     fs,
     io::{self, BufWriter, Write},
-    marker::PhantomData,
     ops::{Deref, Range},
     path::{Path, PathBuf},
     sync::Arc,
@@ -21,7 +20,7 @@ use std::{
 use bytemuck::{Pod, Zeroable};
 use memmap2::Mmap;
 
-use crate::{Error, Result};
+use crate::{Error, Result, huge::Huge};
 
 #[cfg(target_endian = "big")]
 compile_error!("sections are mapped as they lie in the file, which is little-endian");
@@ -245,7 +244,7 @@ impl File {
             return Err(self.damaged(format!("section {} has {numbers} numbers, not {length}", shown(name))));
         }
         let entry = self.inner.table.iter().find(|entry| entry.name == name).expect("it has just been read");
-        Ok(Column { file: self.clone(), range: range(entry), of: PhantomData })
+        Ok(Column::Mapped(self.clone(), range(entry)))
     }
 
     /// Reads everything and compares the checksums.
@@ -277,10 +276,18 @@ impl File {
 }
 
 /// Numbers of a mapped section.
-pub(crate) struct Column<T> {
-    file: File,
-    range: Range<usize>,
-    of: PhantomData<T>,
+pub(crate) enum Column<T> {
+    /// As they lie in the file.
+    Mapped(File, Range<usize>),
+    /// A copy that is faster to read here and there.
+    Hot(Huge<T>),
+}
+
+impl<T: Pod> Column<T> {
+    /// Copies the numbers, if there is memory.
+    pub(crate) fn hot(self) -> Self {
+        Huge::copy(&self).map_or(self, Self::Hot)
+    }
 }
 
 impl<T: Pod> Deref for Column<T> {
@@ -288,7 +295,10 @@ impl<T: Pod> Deref for Column<T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        bytemuck::cast_slice(&self.file.inner.map[self.range.clone()])
+        match self {
+            Self::Mapped(file, range) => bytemuck::cast_slice(&file.inner.map[range.clone()]),
+            Self::Hot(numbers) => numbers,
+        }
     }
 }
 

@@ -49,8 +49,9 @@ impl Segment {
         let mean = file.column::<f32>(MEAN, shape.dimension as usize)?.to_vec();
         let kept = Kept::open(shape, about.rows, &mean, file)?;
         let frame = Frame { metric: shape.metric, mean };
-        let codes = file.column(CODES, rows * frame.stride())?;
-        let terms = file.column(TERMS, rows)?;
+        let codes = file.column::<u8>(CODES, rows * frame.stride())?;
+        let terms = file.column::<[f32; 2]>(TERMS, rows)?;
+        let (codes, terms) = if about.width == 0 { (codes, terms) } else { (codes.hot(), terms.hot()) };
         let links = if about.width == 0 { None } else { Some(Links::open(&about, file)?) };
         let same = file.column::<u32>(SAME, if file.section(SAME)?.is_empty() { 0 } else { rows })?;
         Ok(Self { about, simd: Simd::best(), frame, kept, codes, terms, links, same })
@@ -131,7 +132,7 @@ impl Links {
             .collect();
         let members = file.numbers::<u32>(MEMBERS)?.len();
         let links = Self {
-            base: file.column(BASE, rows * width)?,
+            base: file.column(BASE, rows * width)?.hot(),
             upper: file.column(UPPER, ends.last().copied().unwrap_or(0))?,
             members: file.column(MEMBERS, members)?,
             ends,

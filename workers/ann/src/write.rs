@@ -1,5 +1,7 @@
 //! Writes the vector sections of a segment.
 
+use std::io;
+
 use bytemuck::{Pod, Zeroable};
 use half::f16;
 use lakehouse_contract::vectors::{Metric, Quantization, Shape};
@@ -9,6 +11,7 @@ use crate::{
     Error, Result, build,
     build::Built,
     codes::{Coded, Codes, Extremes, Frame},
+    huge::Huge,
     kept,
     sections::{File, Name, Writer},
     simd::Simd,
@@ -108,13 +111,15 @@ pub fn write(
         ThreadPoolBuilder::new().num_threads(threads.max(1)).thread_name(|at| format!("ann-{at}")).build();
     let pool = pool.map_err(|error| Error::io(sections.path(), std::io::Error::other(error)))?;
     let lengths = kept::write(shape, vectors, sections)?;
-    let Coding { frame, bytes, terms, extra, extremes } = pool.install(|| code(shape, vectors, &lengths));
+    let Coding { frame, bytes, terms, extra, extremes } =
+        pool.install(|| code(shape, vectors, &lengths)).map_err(|error| Error::io(sections.path(), error))?;
     let codes =
         Codes { simd: Simd::best(), stride: frame.stride(), bytes: &bytes, terms: &terms, extra: &extra };
     let built = if vectors.len() < GRAPH_FROM {
         Built::default()
     } else {
-        pool.install(|| build::build(&codes, &shape.hnsw, progress))
+        let built = pool.install(|| build::build(&codes, &shape.hnsw, progress));
+        built.map_err(|error| Error::io(sections.path(), error))?
     };
     let width = u32::try_from(built.width).expect("a few dozen");
     let about = About::new(shape, vectors.len(), width, extremes);
@@ -142,16 +147,16 @@ fn put_graph(built: &Built, sections: &mut Writer) -> Result<()> {
 /// All rows, coded.
 struct Coding {
     frame: Frame,
-    bytes: Vec<u8>,
+    bytes: Huge<u8>,
     terms: Vec<[f32; 2]>,
     extra: Vec<f32>,
     extremes: Extremes,
 }
 
-fn code(shape: &Shape, vectors: &dyn Vectors, lengths: &[f32]) -> Coding {
+fn code(shape: &Shape, vectors: &dyn Vectors, lengths: &[f32]) -> io::Result<Coding> {
     let frame = Frame { metric: shape.metric, mean: mean(shape, vectors, lengths) };
     let stride = frame.stride();
-    let mut bytes = vec![0; lengths.len() * stride];
+    let mut bytes = Huge::zeros(lengths.len() * stride)?;
     let coded: Vec<Coded> = bytes
         .par_chunks_mut(stride)
         .zip(0..vectors.len())
@@ -175,7 +180,7 @@ fn code(shape: &Shape, vectors: &dyn Vectors, lengths: &[f32]) -> Coding {
         extremes.error = 0.0;
     }
     extremes.length += extremes.error;
-    Coding { frame, bytes, terms, extra, extremes }
+    Ok(Coding { frame, bytes, terms, extra, extremes })
 }
 
 fn mean(shape: &Shape, vectors: &dyn Vectors, lengths: &[f32]) -> Vec<f32> {
