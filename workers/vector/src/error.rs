@@ -111,9 +111,6 @@ pub enum Error {
     /// The text gave no vector.
     #[error(transparent)]
     Embed(#[from] EmbedError),
-    /// The vectors of two indexes cannot be put together.
-    #[error("{0}")]
-    Unlike(String),
     /// Other writers were first each time.
     #[error("index `{name}` is being changed by other writers; none of {tries} tries came first")]
     Contended {
@@ -244,7 +241,6 @@ impl From<Error> for Problem {
             Error::ModelMismatch { index, request, .. } => new(StatusCode::CONFLICT, "model_mismatch")
                 .details(json!({ "index": index, "request": request })),
             Error::Embed(error) => embedder_failed(error),
-            Error::Unlike(_) => Self::bad_request(says),
             Error::Contended { .. } | Error::Behind(_) | Error::Changing(_) => Self::unavailable(says, 1),
             Error::Part { part, .. } => Self::bad_gateway(says).details(json!({ "part": part })),
             Error::OtherVersion { found, .. } => {

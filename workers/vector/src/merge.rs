@@ -83,7 +83,7 @@ fn fit(source: &Live, dest: &Live) -> Result<()> {
     let (source, dest) = (source.snapshot(), dest.snapshot());
     let (from, into) = (&source.manifest, &dest.manifest);
     if (from.shape.dimension, from.shape.metric) != (into.shape.dimension, into.shape.metric) {
-        return Err(Error::Unlike(format!(
+        return Err(Error::Invalid(format!(
             "`{}` has {} numbers and metric {:?}, and `{}` has {} and {:?}; only indexes that agree in both can be merged",
             from.name,
             from.shape.dimension,

@@ -48,9 +48,9 @@ pub(crate) async fn embed(
     if text.trim().is_empty() {
         return Err(Error::Invalid("`text` is empty".into()));
     }
-    let embedded = embedder.embed(&own.model, &[text.to_owned()]).await?;
-    compare(&snapshot.manifest.name, own, embedded.identity)?;
-    match embedded.vectors.first() {
+    let answer = embedder.embed(&own.model, &[text.to_owned()]).await?;
+    compare(&snapshot.manifest.name, own, answer.identity)?;
+    match answer.vectors.first() {
         Some(vector) => Ok(vector.to_vec()),
         None => Err(EmbedError::new(Reason::BadAnswer, "the embedder gave no vector for the text").into()),
     }

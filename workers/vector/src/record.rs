@@ -88,7 +88,9 @@ impl Record {
                     }
                     out.put_u32_le(length(vector.len()));
                     out.reserve(size_of_val(vector.as_slice()));
-                    vector.iter().for_each(|number| out.put_f32_le(*number));
+                    for number in vector {
+                        out.put_f32_le(*number);
+                    }
                 }
             }
             Op::Remove(removals) => {

@@ -165,7 +165,7 @@ impl State {
             }
             // Whoever wrote the record should have checked it. Nothing that cannot be searched may come in.
             Err(error) => {
-                warn!(id, number, "A record of the log holds a vector that cannot be kept: {error}")
+                warn!(id, number, "A record of the log holds a vector that cannot be kept: {error}");
             }
         }
     }

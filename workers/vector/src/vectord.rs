@@ -1,7 +1,7 @@
 //! vectord without HTTP: every index of a store, opened when it is first asked for, followed while it is, and let go when it is not.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
@@ -80,6 +80,8 @@ pub struct Vectord {
 pub(crate) struct Inner {
     context: Arc<Context>,
     open: Mutex<HashMap<IndexName, Arc<OnceCell<Arc<Live>>>>>,
+    /// Those that are followed and stay, whether anybody asks for them or not.
+    kept: Mutex<BTreeSet<IndexName>>,
     pub(crate) embedder: Option<Arc<dyn Embedder>>,
     pub(crate) peers: Option<Peers>,
     pub(crate) numbers: Numbers,
@@ -117,6 +119,7 @@ impl Vectord {
         let inner = Arc::new(Inner {
             context: Arc::new(context),
             open: Mutex::default(),
+            kept: Mutex::default(),
             embedder,
             peers,
             numbers: Numbers::register(metrics),
@@ -137,8 +140,10 @@ impl Vectord {
         &self.inner.context.indexes
     }
 
-    /// Opens an index ahead of the first request; says whether there is one that holds a version or can take writes.
+    /// Opens an index ahead of the first request, now or as soon as there is one, follows it all the time and never lets it go. Says
+    /// whether it is open.
     pub async fn preload(&self, name: &IndexName) -> Result<bool> {
+        self.inner.kept().insert(name.clone());
         match self.live(name).await {
             Ok(_) => Ok(true),
             Err(Error::UnknownIndex(_)) => Ok(false),
@@ -165,10 +170,11 @@ impl Vectord {
         let live = self.inner.open(name).await?;
         live.touch();
         if live.unseen() > STALE.max(self.inner.settings.follow * 2) {
-            match timeout(LOOK, self.inner.follow(&live)).await {
-                Ok(Err(Error::UnknownIndex(_))) => return Box::pin(self.inner.open(name)).await,
-                // A store that fails holds up nobody who reads.
-                Ok(_) | Err(_) => {}
+            let (inner, seen) = (Arc::clone(&self.inner), Arc::clone(&live));
+            let look = tokio::spawn(async move { inner.follow(&seen).await });
+            // A store that fails, or a version that takes long to fetch, holds up nobody who reads.
+            if let Ok(Ok(Err(Error::UnknownIndex(_)))) = timeout(LOOK, look).await {
+                return Box::pin(self.inner.open(name)).await;
             }
         }
         Ok(live)
@@ -186,6 +192,11 @@ impl Inner {
     fn open_indexes(&self) -> std::sync::MutexGuard<'_, HashMap<IndexName, Arc<OnceCell<Arc<Live>>>>> {
         // Each use leaves the map whole, so a panic elsewhere cannot have hurt it.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, BTreeSet<IndexName>> {
+        // Each use leaves the set whole.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn find(&self, name: &IndexName) -> Option<Arc<Live>> {
@@ -230,6 +241,13 @@ impl Inner {
 
     /// One round of housekeeping.
     async fn round(&self) {
+        let kept: Vec<IndexName> = self.kept().iter().cloned().collect();
+        for name in kept.iter().filter(|name| self.find(name).is_none()) {
+            match Box::pin(self.open(name)).await {
+                Ok(_) | Err(Error::UnknownIndex(_)) => {}
+                Err(error) => warn!(index.name = %name, "Index `{name}` cannot be opened yet: {error}"),
+            }
+        }
         let all = self.all();
         let excess = all.len().saturating_sub(self.settings.max_open);
         let mut by_use: Vec<&Arc<Live>> = all.iter().collect();
@@ -238,6 +256,7 @@ impl Inner {
             .iter()
             .enumerate()
             .filter(|(place, live)| *place < excess || live.idle() > self.settings.idle)
+            .filter(|(_, live)| !kept.contains(&live.name))
             .map(|(_, live)| Arc::clone(live))
             .collect();
         stream::iter(all).for_each_concurrent(PARALLEL, async |live| self.look_after(&live).await).await;
@@ -253,7 +272,8 @@ impl Inner {
     async fn look_after(&self, live: &Arc<Live>) {
         let snapshot = live.snapshot();
         self.numbers.holds(&live.name, snapshot.length, snapshot.manifest.bytes());
-        if live.idle() < IN_USE
+        let in_use = live.idle() < IN_USE || self.kept().contains(&live.name);
+        if in_use
             && live.unseen() >= self.settings.follow
             && let Err(error) = self.follow(live).await
             && !matches!(error, Error::UnknownIndex(_))

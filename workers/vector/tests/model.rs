@@ -106,7 +106,9 @@ async fn walk(steps: Vec<Step>) {
                 let sent: Vec<Value> =
                     items.iter().map(|(id, value, kind)| item(*id, *value, *kind)).collect();
                 processes[0].add("main", json!(sent)).await;
-                items.into_iter().for_each(|(id, value, kind)| upsert(&mut main, id, value, kind));
+                for (id, value, kind) in items {
+                    upsert(&mut main, id, value, kind);
+                }
             }
             Step::Delete(ids) => {
                 let sent: Vec<String> = ids.iter().copied().map(id).collect();

@@ -73,7 +73,9 @@ impl Column {
         let Self { values, entries } = self;
         let (sorted, codes) = sorted(values);
         let mut kinds = [0; 4];
-        sorted.iter().for_each(|(kind, _)| kinds[*kind as usize] += 1);
+        for (kind, _) in &sorted {
+            kinds[*kind as usize] += 1;
+        }
         let entries: Vec<(u32, u32)> =
             entries.into_iter().map(|(row, value)| (row, codes[value as usize])).collect();
 
@@ -86,7 +88,9 @@ impl Column {
         let rows_of = if dense { None } else { Some(out.u32s(entries.iter().map(|(row, _)| *row))?) };
         let codes = if dense {
             let mut all = vec![0_u32; rows as usize];
-            entries.iter().for_each(|(row, code)| all[*row as usize] = code + 1);
+            for (row, code) in &entries {
+                all[*row as usize] = code + 1;
+            }
             out.codes(width, all.into_iter())?
         } else {
             out.codes(width, entries.iter().map(|(_, code)| code + 1))?
@@ -101,7 +105,7 @@ impl Column {
             None
         };
         let elements = elements(&sorted, &entries);
-        let element_texts = out.strings(elements.keys().map(|text| text.as_bytes()))?;
+        let element_texts = out.strings(elements.keys().map(String::as_bytes))?;
         let element_rows = out.bitmaps(elements.into_values())?;
         let values = out.strings(sorted.iter().map(|(_, text)| text.as_bytes()))?;
         Ok(Directory {

@@ -202,7 +202,9 @@ async fn catch_up(state: &mut State, log: &Log, until: Option<u64>) -> Result<()
                     Ok(decoded) => {
                         if record.number > state.next {
                             let (from, to) = (state.next, record.number - 1);
-                            state.note(format!("records {from} to {to} of the log are damaged; the rest serves"));
+                            state.note(format!(
+                                "records {from} to {to} of the log are damaged; the rest serves"
+                            ));
                         }
                         state.apply(record.number, decoded);
                     }

@@ -30,12 +30,11 @@ impl Reader {
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| broken(&error))?;
         let schema = builder.schema().clone();
         check(&schema)?;
-        let fields = match schema.column_with_name(METADATA) {
-            Some(_) => Vec::new(),
-            None => {
-                let names = schema.fields().iter().map(|field| field.name().clone());
-                names.filter(|name| name != ID && name != VECTOR).collect()
-            }
+        let fields = if schema.column_with_name(METADATA).is_some() {
+            Vec::new()
+        } else {
+            let names = schema.fields().iter().map(|field| field.name().clone());
+            names.filter(|name| name != ID && name != VECTOR).collect()
         };
         let batches = builder.with_batch_size(rows).build().map_err(|error| broken(&error))?;
         Ok(Self { batches, fields, row: 0 })

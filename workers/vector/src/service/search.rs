@@ -152,13 +152,13 @@ async fn answer(
     if let Some(model) = &asked.model {
         models::check(embedder, &snapshot, model).await?;
     }
-    let (vectors, list) = match &asked.near {
-        Near::Vector(vector) => (vec![vector.clone()], "vector"),
-        Near::Vectors(vectors) => (vectors.clone(), "vectors"),
+    let (near, list) = match &asked.near {
+        Near::Vector(one) => (vec![one.clone()], "vector"),
+        Near::Vectors(many) => (many.clone(), "vectors"),
         Near::Text(text) => (vec![models::embed(embedder, &snapshot, text).await?], "text"),
     };
     let search = Search {
-        queries: snapshot.queries(&vectors, list)?,
+        queries: snapshot.queries(&near, list)?,
         k: asked.k as usize,
         ef: asked.ef,
         filter: asked.filter.clone(),
@@ -169,7 +169,7 @@ async fn answer(
         None => (here.await?, Vec::new()),
         Some((peers, call)) => {
             let request = SearchRequest {
-                vectors: Some(vectors),
+                vectors: Some(near),
                 k: Some(asked.k),
                 ef: asked.ef,
                 filter: asked.written.clone(),

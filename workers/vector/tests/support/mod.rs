@@ -116,7 +116,7 @@ impl Served {
 }
 
 pub async fn open(store: &Store, cache: &Path, settings: Settings) -> Vectord {
-    let embedder: Arc<dyn Embedder> = Arc::new(Words::default());
+    let embedder: Arc<dyn Embedder> = Arc::new(Words);
     Vectord::open(store.clone(), cache, Some(embedder), settings, &Metrics::default()).await.unwrap()
 }
 
@@ -194,7 +194,7 @@ pub fn index_name(name: &str) -> lakehouse_contract::IndexName {
     lakehouse_contract::IndexName::parse(name).unwrap()
 }
 
-pub fn metadata(value: Value) -> Metadata {
+pub fn metadata(value: &Value) -> Metadata {
     value.as_object().unwrap().clone()
 }
 
