@@ -1,16 +1,18 @@
 //! Records of an index's log: one for each write, so that a batch is taken whole or not at all.
 //!
 //! ```text
-//! kind u8   version u8   time i64 (µs)   count u32   then, count times:
+//! kind u8   version u8   index 16 bytes   time i64 (µs)   count u32   then, count times:
 //!   write   id (u32 length, text)   metadata (u32 length or 0xFFFF_FFFF, JSON)   numbers (u32 count, f32 each)
 //!   removal id (u32 length, text)   stamp u64 (0: whichever)
 //! ```
-//! Integers are little-endian. What a record does follows from the records before it alone, never from how far segments were made of
+//! Integers are little-endian. `index` is the manifest's id: a write to an index that was removed is none to the one that has its name now;
+//! zeros stand for any. What a record does follows from the records before it alone, never from how far segments were made of
 //! them: every process that reads the log comes to the same index.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use jiff::Timestamp;
 use lakehouse_contract::vectors::Metadata;
+use uuid::Uuid;
 
 const VERSION: u8 = 1;
 const NONE: u32 = u32::MAX;
@@ -53,13 +55,14 @@ pub(crate) enum Op {
 /// What a record does, and when it was written.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Record {
+    pub(crate) index: Uuid,
     pub(crate) at: Timestamp,
     pub(crate) op: Op,
 }
 
-/// The record that ends an index.
-pub(crate) fn close() -> Bytes {
-    Record { at: Timestamp::now(), op: Op::Close }.encode()
+/// The record that ends an index; nil ends whichever it is.
+pub(crate) fn close(index: Uuid) -> Bytes {
+    Record { index, at: Timestamp::now(), op: Op::Close }.encode()
 }
 
 impl Record {
@@ -72,6 +75,7 @@ impl Record {
             Op::Close => (CLOSE, 0),
         };
         out.put_slice(&[kind, VERSION]);
+        out.put_slice(self.index.as_bytes());
         out.put_i64_le(self.at.as_microsecond());
         out.put_u32_le(length(count));
         match &self.op {
@@ -115,6 +119,7 @@ fn decoded(bytes: &mut Bytes) -> Option<Record> {
     if version != VERSION {
         return None;
     }
+    let index = Uuid::from_slice(&take(bytes, 16)?).ok()?;
     let at = Timestamp::from_microsecond(bytes.try_get_i64_le().ok()?).ok()?;
     let count = bytes.try_get_u32_le().ok()?;
     let op = match kind {
@@ -124,7 +129,7 @@ fn decoded(bytes: &mut Bytes) -> Option<Record> {
         CLOSE => Op::Close,
         _ => return None,
     };
-    bytes.is_empty().then_some(Record { at, op })
+    bytes.is_empty().then_some(Record { index, at, op })
 }
 
 fn take_write(bytes: &mut Bytes) -> Option<Write> {
@@ -180,7 +185,8 @@ mod tests {
             vec![write("a", None), write("ü", Some(json!({}))), write("", Some(json!({"x": [1, "y"]})))];
         let removals = vec![Removal { id: "a".into(), stamp: 0 }, Removal { id: "b".into(), stamp: 1 << 60 }];
         for op in [Op::Upsert(writes.clone()), Op::Insert(writes), Op::Remove(removals), Op::Close] {
-            let record = Record { at: "2026-01-02T03:04:05.000006Z".parse().unwrap(), op };
+            let record =
+                Record { index: Uuid::from_u128(7), at: "2026-01-02T03:04:05.000006Z".parse().unwrap(), op };
             assert_eq!(Record::decode(record.encode()), Ok(record));
         }
     }
@@ -194,7 +200,7 @@ mod tests {
         #[test]
         fn a_record_that_is_cut_is_refused(cut in 1_usize..100) {
             let write = Write { id: "id".into(), vector: vec![1.0; 20], metadata: Some(Metadata::new()) };
-            let bytes = Record { at: Timestamp::UNIX_EPOCH, op: Op::Upsert(vec![write]) }.encode();
+            let bytes = Record { index: Uuid::nil(), at: Timestamp::UNIX_EPOCH, op: Op::Upsert(vec![write]) }.encode();
             let left = bytes.len().saturating_sub(cut);
             prop_assert!(Record::decode(bytes.slice(..left)).is_err());
         }

@@ -30,6 +30,8 @@ pub(crate) struct Snapshot {
     /// The record of the log that comes next.
     pub(crate) next: u64,
     pub(crate) updated_at: Timestamp,
+    /// The index was removed.
+    pub(crate) closed: bool,
     /// What cannot be read.
     pub(crate) damaged: Arc<Vec<String>>,
 }

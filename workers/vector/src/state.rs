@@ -86,6 +86,7 @@ impl State {
             length: self.length(),
             next: self.next,
             updated_at: self.updated_at,
+            closed: self.closed,
             damaged: Arc::clone(&self.damaged),
         }
     }
@@ -108,8 +109,11 @@ impl State {
 
     /// Does what a record says. Records come in the order of their numbers.
     pub(crate) fn apply(&mut self, number: u64, record: Record) -> Outcome {
-        let Record { at, op } = record;
+        let Record { index, at, op } = record;
         self.next = number + 1;
+        if index != self.manifest.id && !index.is_nil() {
+            return Outcome { length: self.length(), ..Outcome::default() };
+        }
         self.updated_at = self.updated_at.max(at);
         let mut outcome = Outcome::default();
         match op {

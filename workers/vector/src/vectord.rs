@@ -208,6 +208,11 @@ impl Inner {
     }
 
     async fn open(&self, name: &IndexName) -> Result<Arc<Live>> {
+        if let Some(live) = self.find(name)
+            && live.snapshot().closed
+        {
+            self.let_go(&live);
+        }
         let cell = Arc::clone(self.open_indexes().entry(name.clone()).or_default());
         let opened = cell.get_or_try_init(|| Box::pin(Live::open(Arc::clone(&self.context), name))).await;
         if opened.is_err() {

@@ -126,6 +126,51 @@ async fn another_process_is_followed_without_asking() {
 }
 
 #[tokio::test]
+async fn a_write_to_an_index_that_is_gone_is_none_to_the_next_of_its_name() {
+    let store = Store::memory();
+    // One that does not hear of the others by itself.
+    let deaf = Settings { follow: Duration::from_mins(10), ..settings() };
+    let (left, right) = (Served::over(&store).await, Served::with(&store, deaf).await);
+    left.create("shelf", 2).await;
+    right.add("shelf", json!([{"id": "a", "vector": [1, 0]}])).await;
+    left.ask(Method::DELETE, "/vectors/index/shelf", &Value::Null).await;
+    left.create("shelf", 2).await;
+    let late = json!({"items": [{"id": "late", "vector": [1, 0]}]});
+    let (status, _) = right.post("/vectors/index/shelf/add", late.clone()).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    left.vectord.refresh(&index_name("shelf")).await.unwrap();
+    assert_eq!(left.length("shelf").await, 0);
+    // It has heard of it now.
+    right.add("shelf", late["items"].clone()).await;
+    left.vectord.refresh(&index_name("shelf")).await.unwrap();
+    assert_eq!(left.length("shelf").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_merge_beside_writers_loses_nothing() {
+    let store = Store::memory();
+    let served = Served::over(&store).await;
+    served.create("from", 2).await;
+    served.create("into", 2).await;
+    let write = async |name: &str| {
+        for round in 0..40_u32 {
+            let item = |row: u32| json!({"id": format!("{name}-{round}-{row}"), "vector": [1, row]});
+            served.add(name, json!((0..10).map(item).collect::<Vec<_>>())).await;
+        }
+    };
+    let merge = async || {
+        for _ in 0..12 {
+            let body = json!({"dest": "into", "clear_source": true});
+            served.good("/vectors/index/from/merge", body).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    futures::future::join3(write("from"), write("into"), merge()).await;
+    merge().await;
+    assert_eq!((served.length("from").await, served.length("into").await), (0, 800));
+}
+
+#[tokio::test]
 async fn a_damaged_segment_is_named_and_the_rest_serves() {
     let store = Store::memory();
     let rows: Vec<(String, Vec<f32>, Value)> =

@@ -4,9 +4,10 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use lakehouse_contract::{IndexName, keys};
 use lakehouse_store::{Condition, Error as StoreError, Listed, log::Log};
+use uuid::Uuid;
 
 use super::{Collected, Indexes};
-use crate::{Result, record};
+use crate::{Error, Result, manifest::Kind, record};
 
 /// How many objects are removed at the same time.
 const PARALLEL: usize = 16;
@@ -27,8 +28,8 @@ impl Indexes {
             parts.extend(self.store().list_all(&prefix).await?);
         }
         let mut purged = Collected::default();
-        if let Some(log) = self.used_log(name).await? {
-            let closed = log.append(vec![record::close()]).await?;
+        if let Some((log, index)) = self.used_log(name).await? {
+            let closed = log.append(vec![record::close(index)]).await?;
             self.remove_manifest(name, &mut purged).await?;
             self.empty_log(name, &mut purged).await?;
             log.truncate_before(closed.end).await?;
@@ -47,17 +48,18 @@ impl Indexes {
         Ok(purged)
     }
 
-    /// The log of an index, unless nobody ever wrote to it and nobody can.
-    async fn used_log(&self, name: &IndexName) -> Result<Option<Log>> {
+    /// The log of an index and which index that is, unless nobody ever wrote to it and nobody can.
+    async fn used_log(&self, name: &IndexName) -> Result<Option<(Log, Uuid)>> {
         let prefix = format!("{}/", keys::index_log(name));
         let written = !self.store().list(&prefix, None, 1).await?.objects.is_empty();
         // A manifest that cannot be read may be that of an index that clients fill.
-        let pushed = match self.manifest(name).await {
-            Ok(manifest) => manifest.is_some_and(|manifest| manifest.kind == crate::manifest::Kind::Pushed),
-            Err(crate::Error::Damaged { .. }) => true,
+        let (pushed, index) = match self.manifest(name).await {
+            Ok(Some(manifest)) => (manifest.kind == Kind::Pushed, manifest.id),
+            Ok(None) => (false, Uuid::nil()),
+            Err(Error::Damaged { .. }) => (true, Uuid::nil()),
             Err(error) => return Err(error),
         };
-        if written || pushed { Ok(Some(self.log(name).await?)) } else { Ok(None) }
+        if written || pushed { Ok(Some((self.log(name).await?, index))) } else { Ok(None) }
     }
 
     /// Empties all objects of a log but the last.

@@ -164,6 +164,8 @@ async fn open_segments(
             Body::Head(_) => None,
         })
         .collect();
+    // An index that is not spread over shards is whole everywhere.
+    let shard = shard.filter(|_| manifest.shards > 1);
     let here = |entry: &&SegmentEntry| shard.is_none_or(|(part, parts)| entry.shard % parts == part);
     let entries: Vec<SegmentEntry> = manifest.segments.iter().filter(here).cloned().collect();
     let opened = stream::iter(entries).map(|entry| {

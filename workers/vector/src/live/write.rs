@@ -63,7 +63,7 @@ impl Live {
     pub(crate) async fn write(self: &Arc<Self>, op: Op) -> Result<Outcome> {
         self.pushed()?;
         self.wait_for_room().await?;
-        let record = Record { at: Timestamp::now(), op };
+        let record = Record { index: self.snapshot().manifest.id, at: Timestamp::now(), op };
         let encoded = spawn_blocking(move || (record.encode(), record)).await;
         let (bytes, record) = encoded.map_err(|_| stopping())?;
         if bytes.len() > MAX_BYTES {
@@ -158,9 +158,16 @@ impl Live {
             self.show(&state);
             return Err(gone());
         }
+        let name = self.name.clone();
         let done = spawn_blocking(move || {
-            let outcomes: Vec<Result<Outcome>> =
-                numbers.zip(records).map(|(number, record)| Ok(state.apply(number, record))).collect();
+            let index = state.manifest.id;
+            let each = numbers.zip(records).map(|(number, record)| {
+                // Meant for an earlier index of this name.
+                let is_late = record.index != index;
+                let outcome = state.apply(number, record);
+                if is_late { Err(Error::UnknownIndex(name.clone())) } else { Ok(outcome) }
+            });
+            let outcomes: Vec<Result<Outcome>> = each.collect();
             (state, outcomes)
         });
         let (state, outcomes) = done.await.map_err(|_| stopping())?;
