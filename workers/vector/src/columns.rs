@@ -117,7 +117,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("columns");
         let mut builder = Builder::default();
-        rows.iter().for_each(|row| builder.push(row));
+        for row in rows {
+            builder.push(row);
+        }
         let mut out = Writer::create(&path).unwrap();
         builder.write(&mut out).unwrap();
         out.finish().unwrap();

@@ -57,7 +57,7 @@ async fn a_hundred_kills_lose_nothing_that_was_acknowledged() {
                         client.post(format!("{base}/shelf/add")).json(&json!({"items": items})).send().await;
                     match sent {
                         Ok(answer) if answer.status().is_success() => {
-                            acknowledged.lock().unwrap().extend(ids)
+                            acknowledged.lock().unwrap().extend(ids);
                         }
                         _ => return,
                     }
