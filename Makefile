@@ -47,9 +47,10 @@ generate: $(LIBDUCKDB) ## Write the generated files anew (the CRDs' YAML, the ch
 	UPDATE=1 cargo test --quiet -p lakehouse-crds
 	UPDATE=1 cargo test --quiet -p lakehouse-parts --test charts is_current
 
-bench: release ## Measure ingest and SQL beside their peers (fetches them from PyPI)
+bench: release ## Measure ingest and SQL beside their peers (fetches them from PyPI), and a build of an index
 	workers/ingest/bench/run.sh
 	workers/query/bench/run.sh
+	workers/build/bench/run.sh
 
 bench-operator: doctor-test $(LIBDUCKDB) ## Measure the operator: a thousand Datasets with played pods; one with real pods (root on Linux)
 	cargo test --release --package lakehouse-operator --test thousand -- --ignored --nocapture

@@ -6,9 +6,10 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use lakehouse_contract::{
-    DatasetName, ErrorBody,
+    DatasetName, ErrorBody, IndexName,
     ingest::{IngestAnswer, Progress},
     sql::SqlRequest,
+    vectors::{SearchAnswer, SearchRequest},
 };
 use reqwest::{
     Body, RequestBuilder, Response, StatusCode, Url,
@@ -20,6 +21,8 @@ use serde::de::DeserializeOwned;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For answers that a service has at hand. Queries and uploads take what they take; the service ends those.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A text is embedded before it is searched for, perhaps by a slow model.
+const SEARCH_TIMEOUT: Duration = Duration::from_mins(2);
 /// As much of a foreign error page as helps.
 const MAX_FOREIGN_TEXT: usize = 300;
 
@@ -144,6 +147,17 @@ impl Client {
     pub(crate) async fn sql(&self, request: &SqlRequest, accept: &'static str) -> Result<Response, Error> {
         let url = self.url(&["v1", "sql"]);
         self.send(self.http.post(url).header(header::ACCEPT, accept).json(request)).await
+    }
+
+    /// `POST /v1/vectors/index/{name}/search`
+    pub(crate) async fn search(
+        &self,
+        index: &IndexName,
+        request: &SearchRequest,
+    ) -> Result<SearchAnswer, Error> {
+        let url = self.url(&["v1", "vectors", "index", index.as_str(), "search"]);
+        let response = self.send(self.http.post(url).timeout(SEARCH_TIMEOUT).json(request)).await?;
+        self.json(response).await
     }
 
     /// `POST /v1/ingest?name=` with a body of this many bytes.

@@ -3,7 +3,8 @@
 //! ```text
 //! DIR/bucket/   the store, unless it is in S3: the only part that matters after a restart
 //! DIR/cache/    copies of immutable files for queries, and what they spill
-//! DIR/spool/    sources and Parquet files on their way; emptied at each start
+//! DIR/spool/    sources, Parquet files and segments on their way; emptied at each start
+//! DIR/keys/     keys of ChatProviders, for this user alone
 //! DIR/lock      held by the process that uses the folder
 //! ```
 
@@ -47,6 +48,11 @@ impl DataDir {
     /// For copies of immutable files.
     pub(crate) fn cache(&self) -> PathBuf {
         self.root.join("cache")
+    }
+
+    /// For the keys of providers.
+    pub(crate) fn keys(&self) -> PathBuf {
+        self.root.join("keys")
     }
 
     /// For files on their way.

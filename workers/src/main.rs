@@ -10,6 +10,7 @@ mod failure;
 mod job;
 mod limits;
 mod listen;
+mod models;
 mod notify;
 mod run;
 mod sample;
@@ -19,6 +20,7 @@ mod source;
 mod terminal;
 mod up;
 mod uploads;
+mod vectors;
 
 use std::{future::Future, io::IsTerminal, process::ExitCode};
 
@@ -26,7 +28,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-/// Datasets from YAML: CSV in, typed Parquet in a bucket, SQL answers out.
+/// Datasets and vector indexes from YAML: CSV in, typed Parquet in a bucket, SQL and searches out.
 #[derive(Debug, Parser)]
 #[command(
     name = "lakehouse",
@@ -71,6 +73,7 @@ enum Command {
     Up(up::Up),
     Sql(commands::sql::Sql),
     Get(commands::get::Get),
+    Search(commands::search::Search),
     Ingest(commands::ingest::Ingest),
     Sample(sample::Sample),
     Serve(serve::Serve),
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
             Command::Serve(serve) => block_on(serve.run()),
             Command::Sql(sql) => sql.run(),
             Command::Get(get) => get.run(),
+            Command::Search(search) => search.run(),
             Command::Ingest(ingest) => ingest.run(),
             Command::Sample(sample) => sample.run(),
         };

@@ -10,7 +10,7 @@ use axum::Router;
 use clap::Args;
 use lakehouse_contract::Role;
 use lakehouse_gateway::{Upstream, Upstreams};
-use lakehouse_http::{Late, Readiness, Service, shutdown_signal};
+use lakehouse_http::{Late, Metrics, Readiness, Service, shutdown_signal};
 use lakehouse_store::{Location, Store};
 
 use crate::{
@@ -18,9 +18,11 @@ use crate::{
     data_dir,
     limits::Limits,
     listen::bind,
+    models::Models,
     notify::Notifier,
-    services::{Places, Services, owner},
+    services::{self, Places, Services, Setup, owner},
     uploads::Uploads,
+    vectors::Vectors,
 };
 
 /// The part of `/readyz` that speaks about the store.
@@ -39,7 +41,7 @@ Examples:
   lakehouse serve --role queryd --store s3://bucket --listen 0.0.0.0:3214
   lakehouse serve --role gateway,storaged,catalogd,ingestd --store s3://bucket --upstream queryd=http://query:3214")]
 pub(crate) struct Serve {
-    /// The roles: gateway, storaged, catalogd, ingestd, queryd
+    /// The roles: gateway, storaged, catalogd, ingestd, queryd, vectord, embedd
     #[arg(long = "role", env = "LAKEHOUSE_ROLE", value_delimiter = ',', required = true)]
     roles: Vec<Role>,
     /// Where to listen [default: the first role's own port on 127.0.0.1]
@@ -57,11 +59,18 @@ pub(crate) struct Serve {
     /// A role that the gateway reaches over HTTP, as ROLE=URL; may be given several times
     #[arg(long = "upstream", env = "LAKEHOUSE_UPSTREAMS", value_delimiter = ',', value_name = "ROLE=URL")]
     upstreams: Vec<String>,
+    /// The vectord of an index of its own, with {index} in place of the name; tried before `--upstream vectord` where that host is known
+    #[arg(long, env = "LAKEHOUSE_INDEX_UPSTREAM", value_name = "URL")]
+    index_upstream: Option<String>,
     /// Tell every queryd behind this URL at once what a request has published, before the request is answered
     #[arg(long, env = "LAKEHOUSE_NOTIFY", value_name = "URL")]
     notify: Option<String>,
     #[command(flatten)]
     access: Access,
+    #[command(flatten)]
+    vectors: Vectors,
+    #[command(flatten)]
+    models: Models,
     #[command(flatten)]
     limits: Limits,
 }
@@ -74,7 +83,9 @@ impl Serve {
         settings.drain_deadline = settings.drain_deadline.max(self.limits.drain_deadline());
         let listen = self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], first.port())));
         settings.auth.check_listen(listen)?;
+        self.vectors.check(&self.roles)?;
         let elsewhere = self.elsewhere()?;
+        let (embedder, providers) = (self.vectors.embedder(&self.access)?, self.vectors.providers().await?);
         let notifier = self.notify.as_ref().map(|url| Notifier::new(url, &self.access)).transpose()?;
         Store::check(&self.store).await.with_context(|| format!("the store {}", self.store))?;
         let listener = bind(listen).await?;
@@ -82,14 +93,30 @@ impl Serve {
 
         let (late, readiness) = (Late::default(), Readiness::default());
         readiness.hold(STORE, "it is being opened");
-        let service = Service::late(first.as_str(), late.clone()).with_readiness(readiness.clone());
+        let metrics = Metrics::default();
+        let service = Service::late(first.as_str(), late.clone());
+        let service = service.with_readiness(readiness.clone()).with_metrics(metrics.clone());
+        if let Some(index) = &self.vectors.index {
+            readiness.hold(services::VECTORD, format!("index `{index}` is being opened"));
+        }
         let started = async {
             let store = open_store(&self.store, &readiness, || announce(first, address)).await?;
             let places = Places { cache: &cache.join("cache"), spool: &cache.join("spool") };
-            let uploads = Uploads::Told(self.limits.catalog(store.clone()));
-            let services = Services::open(store, &self.roles, places, self.limits, uploads, notifier);
-            let services = Box::pin(services).await?;
+            let setup = Setup {
+                uploads: Uploads::Told(self.limits.catalog(store.clone())),
+                limits: self.limits,
+                notifier,
+                vectors: self.vectors.settings(),
+                models: self.models,
+                providers,
+                embedder,
+                metrics,
+            };
+            let services = Box::pin(Services::open(store, &self.roles, places, setup)).await?;
             services.hold(&readiness);
+            if let Some(index) = self.vectors.index {
+                services.release_with_index(index, &readiness);
+            }
             late.set(routes(&services, &self.roles, elsewhere));
             readiness.release(STORE);
             announce(first, address);
@@ -106,6 +133,9 @@ impl Serve {
         if !self.roles.contains(&Role::Gateway) && !self.upstreams.is_empty() {
             bail!("--upstream is for the gateway, and `gateway` is not among the roles");
         }
+        if self.index_upstream.is_some() && !self.upstreams.iter().any(|one| one.starts_with("vectord=")) {
+            bail!("--index-upstream needs the vectord of all other indexes: --upstream vectord=URL");
+        }
         let mut upstreams = Upstreams::new();
         for upstream in &self.upstreams {
             let (role, url) = upstream
@@ -115,7 +145,10 @@ impl Serve {
             let Some(owner) = owner(role) else {
                 bail!("--upstream {role}: the gateway cannot stand behind itself")
             };
-            let upstream = Upstream::http(&format!("--upstream {role}"), url)?;
+            let mut upstream = Upstream::http(&format!("--upstream {role}"), url)?;
+            if let (Role::Vectord, Some(url)) = (role, &self.index_upstream) {
+                upstream = upstream.with_indexes("--index-upstream", url)?;
+            }
             if self.roles.contains(&role) || upstreams.insert(owner, upstream).is_some() {
                 bail!("--upstream {role}: the role runs in this process already, or was named twice");
             }

@@ -1,24 +1,32 @@
 //! The services of one process over one store, and the routes of each.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
+use anyhow::Context;
 use axum::Router;
 use lakehouse_catalog::{Catalog, Catalogd};
-use lakehouse_contract::{DatasetName, Role};
+use lakehouse_contract::{DatasetName, IndexName, Role, provider::Providers};
+use lakehouse_embed::{Embedd, Embedder};
 use lakehouse_gateway::{Owner, Upstream, Upstreams};
-use lakehouse_http::Readiness;
+use lakehouse_http::{Metrics, Readiness};
 use lakehouse_ingest::{
     Options,
     service::{self as ingestd, Ingestd},
 };
 use lakehouse_query::Engine;
 use lakehouse_store::Store;
-use tokio::sync::broadcast::{self, error::RecvError};
+use lakehouse_vector::{Settings as VectorSettings, Vectord};
+use tokio::sync::{
+    broadcast::{self, error::RecvError},
+    watch,
+};
 
-use crate::{limits::Limits, notify::Notifier, run, uploads::Uploads};
+use crate::{limits::Limits, models::Models, notify::Notifier, run, uploads::Uploads};
 
-/// How often the readiness of queries is looked at.
+/// How often the readiness of queries and of an index is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The part of `/readyz` that speaks about an index.
+pub(crate) const VECTORD: &str = "vectord";
 
 /// Where the services of a process keep what they need besides the store.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +35,22 @@ pub(crate) struct Places<'a> {
     pub(crate) cache: &'a Path,
     /// Files on their way.
     pub(crate) spool: &'a Path,
+}
+
+/// How the services of a process work.
+pub(crate) struct Setup {
+    pub(crate) limits: Limits,
+    /// How clients may change what resources declare.
+    pub(crate) uploads: Uploads,
+    /// Tells query pods elsewhere what this process publishes.
+    pub(crate) notifier: Option<Notifier>,
+    pub(crate) vectors: VectorSettings,
+    pub(crate) models: Models,
+    /// The providers of embedd's models.
+    pub(crate) providers: watch::Receiver<Providers>,
+    /// The embedd of another process, for a vectord without one in this.
+    pub(crate) embedder: Option<Arc<dyn Embedder>>,
+    pub(crate) metrics: Metrics,
 }
 
 /// The services that a process can run. Cheap to clone.
@@ -41,22 +65,32 @@ pub(crate) struct Services {
     limits: Limits,
     /// Only where queries are answered: it takes the most memory.
     pub(crate) engine: Option<Engine>,
+    pub(crate) vectord: Option<Vectord>,
+    pub(crate) embedd: Option<Embedd>,
 }
 
 impl Services {
-    /// The services that `roles` need. With queryd among them, queries follow at once what this process publishes; query pods
-    /// elsewhere are told through `notifier`. `uploads` says how clients may change what resources declare.
+    /// The services that `roles` need. With queryd among them, queries follow at once what this process publishes.
     pub(crate) async fn open(
         store: Store,
         roles: &[Role],
         places: Places<'_>,
-        limits: Limits,
-        uploads: Uploads,
-        notifier: Option<Notifier>,
+        setup: Setup,
     ) -> anyhow::Result<Self> {
+        let Setup { limits, uploads, notifier, vectors, models, providers, embedder, metrics } = setup;
         let catalog = limits.catalog(store.clone());
         let engine = if roles.contains(&Role::Queryd) {
             Some(Engine::open(store.clone(), catalog.clone(), limits.query(places.cache)?).await?)
+        } else {
+            None
+        };
+        let embedd =
+            roles.contains(&Role::Embedd).then(|| models.embedd(&store, places.cache, providers, &metrics));
+        let embedder = embedd.clone().map(|embedd| Arc::new(embedd) as Arc<dyn Embedder>).or(embedder);
+        let vectord = if roles.contains(&Role::Vectord) {
+            let cache = places.cache.join("vectors");
+            let opened = Box::pin(Vectord::open(store.clone(), &cache, embedder, vectors, &metrics)).await;
+            Some(opened.with_context(|| format!("vectord with its copies in {}", cache.display()))?)
         } else {
             None
         };
@@ -87,7 +121,7 @@ impl Services {
             }
         });
         tokio::spawn(follow_catalog(engine.clone(), catalog.changes()));
-        Ok(Self { store, catalog, catalogd, ingestd, ingest, limits, engine })
+        Ok(Self { store, catalog, catalogd, ingestd, ingest, limits, engine, vectord, embedd })
     }
 
     /// The routes of one role, without the `/v1` that the gateway takes off. The gateway itself has none here.
@@ -98,7 +132,8 @@ impl Services {
             Role::Catalogd => lakehouse_catalog::router(self.catalogd.clone()),
             Role::Ingestd => ingestd::router(self.ingestd.clone()),
             Role::Queryd => self.engine.clone().map(lakehouse_query::router).unwrap_or_default(),
-            Role::Vectord | Role::Embedd => Router::new(),
+            Role::Vectord => self.vectord.clone().map(lakehouse_vector::router).unwrap_or_default(),
+            Role::Embedd => self.embedd.clone().map(lakehouse_embed::router).unwrap_or_default(),
         }
     }
 
@@ -107,6 +142,13 @@ impl Services {
         if let Some(engine) = self.engine.clone() {
             show(&engine, readiness);
             tokio::spawn(follow_engine(engine, readiness.clone()));
+        }
+    }
+
+    /// Lets go of `readiness` once vectord has opened this index, or knows that there is none yet.
+    pub(crate) fn release_with_index(&self, name: IndexName, readiness: &Readiness) {
+        if let Some(vectord) = self.vectord.clone() {
+            tokio::spawn(open_index(vectord, name, readiness.clone()));
         }
     }
 
@@ -119,6 +161,14 @@ impl Services {
 /// What the gateway calls a role; nothing for the gateway itself.
 pub(crate) fn owner(role: Role) -> Option<Owner> {
     Owner::of(role.path()?)
+}
+
+async fn open_index(vectord: Vectord, name: IndexName, readiness: Readiness) {
+    while let Err(error) = vectord.preload(&name).await {
+        readiness.hold(VECTORD, format!("index `{name}` cannot be opened: {error}"));
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    readiness.release(VECTORD);
 }
 
 /// Holds the process back from traffic for as long as queries cannot be answered.

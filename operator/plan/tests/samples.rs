@@ -7,7 +7,7 @@ use lakehouse_plan::documents;
 #[test]
 fn every_sample_is_read_without_a_problem() {
     let mut files = Vec::new();
-    for folder in ["samples", "quickstart"] {
+    for folder in ["samples", "samples/staffing", "quickstart"] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests").join(folder);
         let Ok(entries) = fs::read_dir(folder) else { continue };
         for path in entries.map(|entry| entry.unwrap().path()) {

@@ -20,7 +20,7 @@ use lakehouse_contract::{
     keys,
     vectors::{BuildSpec, BuiltFrom, Metadata, Shape},
 };
-use lakehouse_embed::{Embedder, Vector};
+use lakehouse_embed::{EmbedError, Embedder, Vector};
 use lakehouse_query::Engine;
 use lakehouse_store::{Condition, Payload, Store};
 use lakehouse_vector::{Error as VectorError, Finished, IndexWriter, Indexes, Kind, Manifest, NewVersion};
@@ -120,6 +120,11 @@ impl Builder {
     /// The indexes that builds publish.
     pub fn indexes(&self) -> &Indexes {
         &self.indexes
+    }
+
+    /// Which model answers to a name now.
+    pub async fn identity(&self, model: &str) -> Result<ModelIdentity, EmbedError> {
+        self.embedder.identity(model).await
     }
 
     /// Makes the index that the spec asks for from this version of the dataset and publishes it, unless that has been done.

@@ -13,8 +13,8 @@ use crate::{Error, on_thread};
 const K: usize = 10;
 /// The sample's bounds, and how many comparisons it may take.
 const FEWEST: u64 = 20;
-const MOST: u64 = 200;
-const COMPARISONS: u64 = 20_000_000;
+const MOST: u64 = 100;
+const COMPARISONS: u64 = 10_000_000;
 /// Distances that differ by less are equal: they are summed up in another order.
 const EQUAL: f32 = 1e-5;
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod get;
 pub(crate) mod ingest;
+pub(crate) mod search;
 pub(crate) mod sql;
 
 use std::{future::Future, io};

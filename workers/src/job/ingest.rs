@@ -1,11 +1,6 @@
 //! The ingest Job: one run over a source, with its progress on a port of the pod.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::Args;
 use jiff::Timestamp;
@@ -14,21 +9,19 @@ use lakehouse_contract::{
     ingest::IngestSpec,
     job::{Done, IngestJob, Summary},
 };
-use lakehouse_http::{Service, shutdown_signal};
+use lakehouse_http::shutdown_signal;
 use lakehouse_ingest::{
     Options,
     service::{self as ingestd, Ingestd},
 };
 use lakehouse_plan::{Reason, human, status::Failure};
 use lakehouse_source::{Reader, Reading};
-use tokio_util::task::AbortOnDropHandle;
 
-use super::{Common, source};
+use super::{Common, of_this_pod, source};
 use crate::{
     access::Access,
     data_dir, failure,
     limits::Limits,
-    listen::bind,
     run::{self, Runner},
 };
 
@@ -64,7 +57,7 @@ impl Ingest {
     /// The run, and after it the collecting of old versions, during which the pod still answers.
     async fn work(self) -> Result<(Summary, impl Future<Output = ()>), Failure> {
         let started = Timestamp::now();
-        let IngestJob { spec, source, keep_versions } = read_job(&self.job)?;
+        let IngestJob { spec, source, keep_versions } = super::read_job(&self.job, "ingest Job")?;
         let source = source::resolve(&source, self.source.as_deref())?;
         let spool = data_dir::cache(self.cache.as_deref()).map_err(of_this_pod)?.join("spool");
         let reader = Reader::new(&spool).map_err(|error| failure::of_source(&error))?;
@@ -72,7 +65,8 @@ impl Ingest {
 
         let catalog = self.limits.catalog(self.common.open_store().await?);
         let ingestd = Ingestd::new(catalog.clone(), self.limits.ingest(options.clone()));
-        let served = self.serve(&ingestd).await?;
+        let routes = ingestd::progress_router(ingestd.clone());
+        let served = super::serve(self.listen, &self.access, Role::Ingestd.as_str(), routes).await?;
         let claim = ingestd.claim(&spec.name).expect("nobody else has this service");
 
         let runner = Runner { catalog, reader, options };
@@ -107,25 +101,6 @@ impl Ingest {
         };
         Ok((Summary::Done(done), collecting))
     }
-
-    /// Answers for the progress until it is dropped.
-    async fn serve(&self, ingestd: &Ingestd) -> Result<Option<AbortOnDropHandle<()>>, Failure> {
-        let Some(address) = self.listen else { return Ok(None) };
-        let settings = self.access.settings().map_err(of_this_pod)?;
-        settings.auth.check_listen(address).map_err(of_this_pod)?;
-        let listener = bind(address).await.map_err(of_this_pod)?;
-        let address = listener.local_addr().map_err(of_this_pod)?;
-        println!("{} listens on http://{address}", Role::Ingestd);
-        let service = Service::new(Role::Ingestd.as_str(), ingestd::progress_router(ingestd.clone()));
-        let serve = async move {
-            if let Err(error) =
-                lakehouse_http::serve(listener, service, settings, std::future::pending()).await
-            {
-                tracing::warn!(%error, "Nobody can see the progress");
-            }
-        };
-        Ok(Some(AbortOnDropHandle::new(tokio::spawn(serve))))
-    }
 }
 
 /// The version that is there, told as the result of a run that had nothing to do.
@@ -148,17 +123,4 @@ fn unchanged(newest: &Arc<DatasetManifest>, spec: &IngestSpec, started: Timestam
             human::rows(newest.row_count)
         ),
     }
-}
-
-fn read_job(path: &Path) -> Result<IngestJob, Failure> {
-    let shown = path.display();
-    let text = std::fs::read(path)
-        .map_err(|error| Failure::new(Reason::PodFailed, format!("{shown} cannot be read: {error}")))?;
-    serde_json::from_slice(&text)
-        .map_err(|error| Failure::new(Reason::InvalidSpec, format!("{shown} is no ingest Job: {error}")))
-}
-
-/// What is wrong with the pod and not with what it was asked for.
-fn of_this_pod(error: impl Into<anyhow::Error>) -> Failure {
-    Failure::new(Reason::PodFailed, format!("{:#}", error.into()))
 }

@@ -1,27 +1,36 @@
 //! `lakehouse job`: the work of a Job's pod, from its file to its last words.
 //!
 //! ```text
-//! ingest.json, mounted Secrets ─► ingest ─► store ─► catalogue ─► summary ─► collect ─► exit status
-//!                                    └► /ingest/progress
+//! its file, mounted Secrets ─► ingest │ build ─► store ─► manifest ─► summary ─► collect ─► exit status
+//!                                    └► /ingest/progress, /build/progress
 //! ```
 //! The exit status says whether the same again may end better: 65 (`EX_DATAERR`) asks for an edit, 75 (`EX_TEMPFAIL`) does not.
 
+mod build;
 mod ingest;
 mod purge;
 mod source;
 
 use std::{
     fs,
+    future::pending,
+    net::SocketAddr,
     path::{Path, PathBuf},
     pin::pin,
     process::ExitCode,
 };
 
+use axum::Router;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use lakehouse_contract::job::Summary;
+use lakehouse_http::Service;
 use lakehouse_plan::{Reason, Retry, status::Failure};
 use lakehouse_store::{Location, Store};
+use serde::de::DeserializeOwned;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{access::Access, listen::bind};
 
 /// Of sysexits.h.
 const EX_DATAERR: u8 = 65;
@@ -37,6 +46,7 @@ pub(crate) struct Job {
 #[derive(Debug, Subcommand)]
 enum Work {
     Ingest(Box<ingest::Ingest>),
+    Build(Box<build::Build>),
     Purge(purge::Purge),
 }
 
@@ -58,6 +68,7 @@ impl Job {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         match self.work {
             Work::Ingest(ingest) => ingest.run().await,
+            Work::Build(build) => build.run().await,
             Work::Purge(purge) => purge.run().await,
         }
     }
@@ -68,6 +79,42 @@ impl Common {
         let opened = Box::pin(Store::open(&self.store)).await;
         opened.map_err(|error| Failure::new(Reason::StoreFailed, error.to_string()))
     }
+}
+
+/// Reads what a Job is asked for.
+fn read_job<T: DeserializeOwned>(path: &Path, kind: &str) -> Result<T, Failure> {
+    let shown = path.display();
+    let text = fs::read(path)
+        .map_err(|error| Failure::new(Reason::PodFailed, format!("{shown} cannot be read: {error}")))?;
+    serde_json::from_slice(&text)
+        .map_err(|error| Failure::new(Reason::InvalidSpec, format!("{shown} is no {kind}: {error}")))
+}
+
+/// Answers for the progress, and for probes, until it is dropped.
+async fn serve(
+    listen: Option<SocketAddr>,
+    access: &Access,
+    name: &'static str,
+    routes: Router,
+) -> Result<Option<AbortOnDropHandle<()>>, Failure> {
+    let Some(address) = listen else { return Ok(None) };
+    let settings = access.settings().map_err(of_this_pod)?;
+    settings.auth.check_listen(address).map_err(of_this_pod)?;
+    let listener = bind(address).await.map_err(of_this_pod)?;
+    let address = listener.local_addr().map_err(of_this_pod)?;
+    println!("{name} listens on http://{address}");
+    let service = Service::new(name, routes);
+    let serve = async move {
+        if let Err(error) = lakehouse_http::serve(listener, service, settings, pending()).await {
+            tracing::warn!(%error, "Nobody can see the progress");
+        }
+    };
+    Ok(Some(AbortOnDropHandle::new(tokio::spawn(serve))))
+}
+
+/// What is wrong with the pod and not with what it was asked for.
+fn of_this_pod(error: impl Into<anyhow::Error>) -> Failure {
+    Failure::new(Reason::PodFailed, format!("{:#}", error.into()))
 }
 
 /// Runs a Job's work until it ends or `stop` does, and tells what came of it.
@@ -122,7 +169,7 @@ async fn run<Tidying: Future<Output = ()>>(
 
 #[cfg(test)]
 mod tests {
-    use std::{future::pending, time::Duration};
+    use std::time::Duration;
 
     use lakehouse_contract::job::Purged;
 

@@ -1,8 +1,13 @@
-//! Bars of running ingests on standard error; nothing at all where that is no terminal.
+//! Bars of running ingests and builds on standard error; nothing at all where that is no terminal.
 
 use indicatif::{MultiProgress, ProgressStyle};
-use lakehouse_contract::ingest::{Phase, Progress};
+use lakehouse_contract::{
+    build,
+    ingest::{Phase, Progress},
+};
 use lakehouse_plan::human;
+
+use super::printable;
 
 const WITH_TOTAL: &str = "{prefix} {bar:16} {percent:>3}% {msg}";
 const WITHOUT_TOTAL: &str = "{prefix} {spinner} {msg}";
@@ -12,7 +17,7 @@ const WITHOUT_TOTAL: &str = "{prefix} {spinner} {msg}";
 pub(crate) struct Bars(MultiProgress);
 
 impl Bars {
-    /// A bar for one dataset, below the others.
+    /// A bar for one resource, below the others.
     pub(crate) fn add(&self, name: &str) -> Bar {
         let bar = indicatif::ProgressBar::no_length().with_prefix(name.to_owned());
         Bar(self.0.add(bar.with_style(style(WITHOUT_TOTAL))))
@@ -24,21 +29,30 @@ impl Bars {
     }
 }
 
-/// The bar of one ingest. It vanishes when dropped: what an ingest led to is told in a line of its own.
+/// The bar of one ingest or build. It vanishes when dropped: what came of it is told in a line of its own.
 #[derive(Debug)]
 pub(crate) struct Bar(indicatif::ProgressBar);
 
 impl Bar {
     /// Shows how far the ingest has come.
     pub(crate) fn update(&self, progress: &Progress) {
-        if let Some(total) = progress.total_bytes
+        self.show(progress.bytes, progress.total_bytes, message(progress));
+    }
+
+    /// Shows how far the build has come.
+    pub(crate) fn update_build(&self, progress: &build::Progress) {
+        self.show(progress.done, progress.total, build_message(progress));
+    }
+
+    fn show(&self, done: u64, total: Option<u64>, message: String) {
+        if let Some(total) = total
             && self.0.length() != Some(total)
         {
             self.0.set_length(total);
             self.0.set_style(style(WITH_TOTAL));
         }
-        self.0.set_position(progress.bytes);
-        self.0.set_message(message(progress));
+        self.0.set_position(done);
+        self.0.set_message(message);
     }
 }
 
@@ -74,6 +88,35 @@ fn message(progress: &Progress) -> String {
         }
     }
     parts.join(", ")
+}
+
+/// `embedding 1,200 rows, 300 rows/s, 3s left`
+fn build_message(progress: &build::Progress) -> String {
+    let aside = || progress.message.as_deref().map(|message| printable(message).into_owned());
+    match progress.phase {
+        build::Phase::Reading => format!("reading {}", human::rows(progress.rows)),
+        build::Phase::Embedding => {
+            let mut parts = vec![format!("embedding {}", human::rows(progress.done))];
+            if progress.reused > 0 {
+                parts.push(format!("{} kept", human::count(progress.reused)));
+            }
+            if progress.rows_per_second > 0 {
+                parts.push(format!("{}/s", human::rows(progress.rows_per_second)));
+            }
+            if let Some(left) = progress.remaining_ms {
+                parts.push(format!("{} left", human::duration(left)));
+            }
+            parts.join(", ")
+        }
+        build::Phase::Waiting => aside().unwrap_or_else(|| "waiting".to_owned()),
+        build::Phase::Indexing => {
+            format!("indexing{}", aside().map(|aside| format!(" {aside}")).unwrap_or_default())
+        }
+        build::Phase::Checking => "checking its searches".to_owned(),
+        build::Phase::Publishing => "publishing".to_owned(),
+        build::Phase::Done => "done".to_owned(),
+        build::Phase::Failed => "failed".to_owned(),
+    }
 }
 
 #[cfg(test)]

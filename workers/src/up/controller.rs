@@ -5,8 +5,7 @@
 //! published ─────┼─► due ─► check ─► pin │ read source ─► ingest ─► refresh the views ─► status
 //! time has come ─┘
 //! ```
-//! A visit looks at everything anew, so it does not matter what it missed: what is published already is not made again. Visits run beside
-//! each other, so a source that keeps silent holds up nobody else.
+//! What is published already is not made again.
 
 use std::{
     collections::BTreeMap,
@@ -14,11 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{
-    FutureExt, StreamExt,
-    future::{AbortHandle, Aborted, BoxFuture, abortable},
-    stream::FuturesUnordered,
-};
+use futures::future::Aborted;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use lakehouse_contract::DatasetName;
@@ -35,15 +30,11 @@ use tokio::sync::{
 use super::{
     inputs::{self, Declared, Inputs},
     screen::condition,
+    turns::{Turn, Visits, until},
     visit::{Task, Visited, Visitor},
 };
 use crate::uploads::Resident;
 
-/// Each visit may hold a connection and a copy of its source.
-const MOST_VISITS: usize = 8;
-/// The first wait after a failure that may pass; each further one is twice as long.
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// So long what to try next waits for the Datasets that are not there yet, once there is one that is.
 const WELCOME: Duration = Duration::from_secs(3);
 
@@ -53,17 +44,13 @@ pub(crate) struct Controller {
     resident: Resident,
     inputs: Arc<Inputs>,
     entries: BTreeMap<DatasetName, Entry>,
-    visits: FuturesUnordered<BoxFuture<'static, (DatasetName, Result<Visited, Aborted>)>>,
+    visits: Visits<DatasetName, Visited>,
 }
 
 /// A Dataset under control.
 struct Entry {
     task: Arc<Task>,
-    /// When it is visited next; `None` waits for an event.
-    due: Option<Instant>,
-    failures: u32,
-    /// The visit that runs.
-    visit: Option<AbortHandle>,
+    turn: Turn,
     /// Somebody published while it ran, perhaps the visit itself.
     news: bool,
 }
@@ -71,7 +58,7 @@ struct Entry {
 impl Controller {
     pub(crate) fn new(visitor: Visitor, resident: Resident) -> Self {
         let (inputs, entries) = (Arc::default(), BTreeMap::new());
-        Self { visitor, resident, inputs, entries, visits: FuturesUnordered::new() }
+        Self { visitor, resident, inputs, entries, visits: Visits::new() }
     }
 
     /// Runs for ever; dropping it stops what it does. `published` names datasets that this process has published, in whatever way.
@@ -89,7 +76,8 @@ impl Controller {
                 screen.next_steps(endpoint, credential.as_deref(), &resources.datasets());
             }
             let now = Instant::now();
-            let rest = self.next_due().into_iter().chain(welcome.filter(|&at| at > now)).min();
+            let due = self.visits.next_due(self.entries.values().map(|entry| &entry.turn));
+            let rest = due.into_iter().chain(welcome.filter(|&at| at > now)).min();
             tokio::select! {
                 Some((name, visited)) = self.visits.next() => self.ended(name, visited).await,
                 changed = followed.changed() => {
@@ -127,12 +115,12 @@ impl Controller {
         self.entries.retain(|name, entry| {
             let stays = wanted.contains_key(name);
             if !stays {
-                entry.stop();
+                entry.turn.stop();
                 self.visitor.resources.remove(name.as_str());
             }
             stays
         });
-        self.visitor.resources.put_others(&inputs.others);
+        self.visitor.resources.put_providers(&inputs.providers);
         self.inputs = inputs;
         for (name, declared) in wanted {
             self.declare(name, declared);
@@ -149,13 +137,13 @@ impl Controller {
         {
             // A ConfigMap or Secret beside it may have changed; a look at the source will tell.
             if declared.dataset.spec.source.upload.is_none() {
-                entry.due = Some(Instant::now());
+                entry.turn.call();
             }
             return;
         }
         let before = self.entries.remove(&name);
         if let Some(before) = &before {
-            before.stop(); // it makes what nobody asks for any more
+            before.turn.stop(); // it makes what nobody asks for any more
         }
         let known = before.as_ref().map(|before| &before.task.declared.dataset);
         let generation = known.map_or(1, |known| {
@@ -173,16 +161,14 @@ impl Controller {
             let (source, run, served) = (SourceFacts::Unknown, RunFacts::Waiting, ServedFacts::NotYet);
             self.visitor.report(&task, None, source, run, served, None);
         }
-        // The next visit starts when the one before has let go of everything.
-        let visit = before.and_then(|before| before.visit);
-        let entry = Entry { task, due: Some(Instant::now()), failures: 0, visit, news: false };
+        let entry = Entry { task, turn: Turn::after(before.map(|before| before.turn)), news: false };
         self.entries.insert(name, entry);
     }
 
     /// Somebody published: this controller itself, an upload, or a rollback over HTTP.
     async fn published(&mut self, name: &DatasetName) {
         if let Some(entry) = self.entries.get_mut(name)
-            && entry.visit.is_some()
+            && entry.turn.is_visited()
         {
             entry.news = true; // its visit will tell whether that is news
             return;
@@ -198,7 +184,7 @@ impl Controller {
             self.declare(name.clone(), declared);
         }
         if let Some(entry) = self.entries.get_mut(name) {
-            entry.due = Some(Instant::now());
+            entry.turn.call();
         }
     }
 
@@ -206,29 +192,17 @@ impl Controller {
     async fn look_at_everything(&mut self) {
         self.accept(self.inputs.clone()).await;
         for entry in self.entries.values_mut() {
-            entry.due = Some(Instant::now());
+            entry.turn.call();
         }
     }
 
-    /// Starts the visits that are due, the one that waits longest first, as long as there are places.
+    /// Starts the visits that are due, as far as there are places.
     fn start_due(&mut self) {
-        let now = Instant::now();
-        let mut due: Vec<&mut Entry> = self.entries.values_mut().filter(|entry| entry.is_due(now)).collect();
-        due.sort_by_key(|entry| entry.due);
-        for entry in due.into_iter().take(MOST_VISITS.saturating_sub(self.visits.len())) {
+        for entry in self.visits.due(self.entries.values_mut(), |entry| &entry.turn) {
             let (name, task) = (entry.task.name.clone(), Arc::clone(&entry.task));
-            let (visit, handle) = abortable(self.visitor.clone().visit(task, Arc::clone(&self.inputs)));
-            self.visits.push(visit.map(|visited| (name, visited)).boxed());
-            (entry.due, entry.visit) = (None, Some(handle));
+            let visit = self.visitor.clone().visit(task, Arc::clone(&self.inputs));
+            self.visits.start(name, &mut entry.turn, visit);
         }
-    }
-
-    /// When a visit can start next, unless something happens before.
-    fn next_due(&self) -> Option<Instant> {
-        if self.visits.len() >= MOST_VISITS {
-            return None; // when one of them ends
-        }
-        self.entries.values().filter(|entry| entry.visit.is_none()).filter_map(|entry| entry.due).min()
     }
 
     /// Whether it is time to say what to try: at the end of the first round, or before it when that takes long.
@@ -246,7 +220,7 @@ impl Controller {
 
     async fn ended(&mut self, name: DatasetName, visited: Result<Visited, Aborted>) {
         let Some(entry) = self.entries.get_mut(&name) else { return };
-        entry.visit = None;
+        entry.turn.ended();
         if let Ok(visited) = visited
             && Arc::ptr_eq(&visited.task, &entry.task)
         {
@@ -268,17 +242,13 @@ impl Controller {
             _ => None,
         });
         let retry = match &failure {
-            Some(failure) if failure.reason.retry() == Retry::Backoff => {
-                let wait = (FIRST_WAIT * 2u32.saturating_pow(entry.failures)).min(LONGEST_WAIT);
-                entry.failures += 1;
-                Some(now + wait)
-            }
+            Some(failure) if failure.reason.retry() == Retry::Backoff => Some(entry.turn.after_failure()),
             _ => {
-                entry.failures = 0;
+                entry.turn.went_well();
                 None
             }
         };
-        entry.due = [entry.due, retry, entry.next_run(now)].into_iter().flatten().min();
+        entry.turn.due = [entry.turn.due, retry, entry.next_run(now)].into_iter().flatten().min();
 
         let run = outcome.failed.map_or(RunFacts::Idle, RunFacts::Failed);
         self.visitor.report(&task, manifest.as_deref(), outcome.source, run, served, outcome.last_ingest);
@@ -289,29 +259,11 @@ impl Controller {
 }
 
 impl Entry {
-    /// Stops the visit that runs; it lets go of everything the next time the controller waits.
-    fn stop(&self) {
-        if let Some(visit) = &self.visit {
-            visit.abort();
-        }
-    }
-
-    fn is_due(&self, now: Instant) -> bool {
-        self.visit.is_none() && self.due.is_some_and(|due| due <= now)
-    }
-
     /// When the schedule asks for the next reading.
     fn next_run(&self, now: Instant) -> Option<Instant> {
         let dataset = self.task.checked.as_ref().ok().filter(|dataset| !dataset.suspend)?;
         let clock = Timestamp::now();
         let next = dataset.schedule.as_ref()?.next_after(clock)?;
         Some(now + Duration::try_from(next.duration_since(clock)).unwrap_or_default())
-    }
-}
-
-async fn until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant.into()).await,
-        None => std::future::pending().await,
     }
 }

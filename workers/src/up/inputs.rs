@@ -12,7 +12,7 @@ use std::{
 
 use lakehouse_contract::{DatasetName, ingest::Format};
 use lakehouse_crds::{
-    Dataset, DatasetSpec,
+    ChatProvider, Dataset, DatasetSpec, VectorIndex,
     dataset::{Source, UploadSource},
 };
 use lakehouse_plan::{
@@ -27,8 +27,10 @@ pub(crate) struct Inputs {
     pub(crate) datasets: BTreeMap<DatasetName, Declared>,
     /// `ConfigMap`s and `Secret`s, by kind and name.
     pub(crate) texts: BTreeMap<(&'static str, String), Resource>,
-    /// Resources that are checked and listed, and that `up` does not run.
-    pub(crate) others: Vec<Resource>,
+    /// VectorIndexes by name.
+    pub(crate) indexes: BTreeMap<String, VectorIndex>,
+    /// ChatProviders by name.
+    pub(crate) providers: BTreeMap<String, ChatProvider>,
 }
 
 /// A Dataset, and the file that fills it where it is an upload.
@@ -145,7 +147,12 @@ impl Inputs {
             resource @ (Resource::ConfigMap(_) | Resource::Secret(_)) => {
                 self.texts.insert((resource.kind(), name), resource);
             }
-            resource @ (Resource::VectorIndex(_) | Resource::ChatProvider(_)) => self.others.push(resource),
+            Resource::VectorIndex(index) => {
+                self.indexes.insert(name, *index);
+            }
+            Resource::ChatProvider(provider) => {
+                self.providers.insert(name, *provider);
+            }
         }
     }
 

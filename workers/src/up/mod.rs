@@ -1,25 +1,29 @@
 //! `lakehouse up`: resources run on this machine, in one process, on a folder, without a cluster.
 //!
 //! ```text
-//! paths ─► inputs ─► controller ─► ingest ─► store ─► catalog ─► queries
-//!   ▲                    │
-//! follow                 └─► resources (status) ─► /apis/…, `lakehouse get`
+//! paths ─► inputs ─┬─► controller ─► ingest ─► store ─► catalog ─► queries
+//!   ▲              │        │                               │
+//! follow           └─► indexes ─► build ◄───────────────────┘ ─► searches
+//!                           └─► resources (status) ─► /apis/…, `lakehouse get`
 //! ```
 
 mod controller;
 mod follow;
+mod indexes;
 mod inputs;
 mod resources;
 mod screen;
 mod source;
+mod turns;
 mod visit;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
+use lakehouse_build::{Builder, Options as BuildOptions};
 use lakehouse_contract::Role;
-use lakehouse_http::{Readiness, Service, shutdown_signal};
+use lakehouse_http::{Metrics, Readiness, Service, shutdown_signal};
 use lakehouse_source::Reader;
 use lakehouse_store::{Location, Store};
 use tokio::sync::watch;
@@ -29,19 +33,21 @@ use crate::{
     data_dir::{self, DataDir},
     limits::Limits,
     listen::bind,
+    models::Models,
     run::Runner,
-    services::{Places, Services},
+    services::{Places, Services, Setup},
     uploads::{Resident, Uploads},
 };
 use controller::Controller;
 use follow::Follower;
+use indexes::Keys;
 use resources::Resources;
 use screen::Screen;
 use visit::Visitor;
 
-/// Run resources on this machine: ingest their sources, serve SQL, follow their files
+/// Run resources on this machine: ingest their sources, build their indexes, serve SQL and searches, follow their files
 ///
-/// A PATH is a YAML file of resources (Dataset, ConfigMap, Secret), a data file (CSV), or a folder of both. A data file
+/// A PATH is a YAML file of resources (Dataset, VectorIndex, ChatProvider, ConfigMap, Secret), a data file (CSV), or a folder of both. A data file
 /// whose name without its ending is that of a Dataset with `source: {upload: {}}` fills that one; any other becomes a
 /// Dataset.
 #[derive(Debug, Args)]
@@ -70,6 +76,8 @@ pub(crate) struct Up {
     #[command(flatten)]
     access: Access,
     #[command(flatten)]
+    models: Models,
+    #[command(flatten)]
     limits: Limits,
 }
 
@@ -87,10 +95,21 @@ impl Up {
         let data = self.data_dir()?;
         let location = self.store.unwrap_or_else(|| Location::Folder(data.bucket()));
         let store = Store::open(&location).await?;
-        let places = Places { cache: &data.cache(), spool: &data.spool() };
         let resident = Resident::default();
-        let uploads = Uploads::Resident(resident.clone());
-        let services = Services::open(store, &ROLES, places, self.limits, uploads, None).await?;
+        let (keys, providers) = Keys::new(data.keys());
+        let metrics = Metrics::default();
+        let setup = Setup {
+            limits: self.limits,
+            uploads: Uploads::Resident(resident.clone()),
+            notifier: None,
+            vectors: lakehouse_vector::Settings::default(),
+            models: self.models,
+            providers,
+            embedder: None,
+            metrics: metrics.clone(),
+        };
+        let places = Places { cache: &data.cache(), spool: &data.spool() };
+        let services = Box::pin(Services::open(store, &ROLES, places, setup)).await?;
 
         let (screen, resources) = (Screen::default(), Resources::default());
         let published = services.catalog.changes();
@@ -102,8 +121,9 @@ impl Up {
         services.hold(&readiness);
         let gateway =
             lakehouse_gateway::router(services.upstreams(&ROLES), &lakehouse_gateway::Settings::default());
-        let service =
-            Service::new("lakehouse", gateway.merge(resources.clone().router())).with_readiness(readiness);
+        let service = Service::new("lakehouse", gateway.merge(resources.clone().router()));
+        let service = service.with_readiness(readiness).with_metrics(metrics);
+        let index_visitor = index_visitor(&services, &data, &resources, &screen, &url)?;
         let (catalog, options) = (services.catalog.clone(), services.ingest.clone());
         let visitor = Visitor {
             services,
@@ -115,12 +135,15 @@ impl Up {
             turn: Arc::default(),
         };
         let mut controller = Controller::new(visitor, resident);
+        let mut indexes = indexes::Controller::new(index_visitor, keys);
         let first = inputs.borrow().clone();
-        controller.accept(first).await;
+        controller.accept(first.clone()).await;
+        indexes.accept(&first);
         screen.line(&format!("lakehouse {} at {url} with its data in {location}", env!("CARGO_PKG_VERSION")));
         tokio::select! {
             served = lakehouse_http::serve(listener, service, settings, shutdown_signal()) => served?,
-            () = controller.run(inputs, published) => {}
+            () = controller.run(inputs.clone(), published.resubscribe()) => {}
+            () = indexes.run(inputs, published) => {}
             () = follower.run(changes, screen.clone()) => {}
         }
         Ok(())
@@ -135,4 +158,31 @@ impl Up {
         };
         DataDir::open(&path)
     }
+}
+
+/// What visits of VectorIndexes work with.
+fn index_visitor(
+    services: &Services,
+    data: &DataDir,
+    resources: &Resources,
+    screen: &Screen,
+    url: &str,
+) -> anyhow::Result<indexes::Visitor> {
+    let (Some(engine), Some(vectord), Some(embedd)) =
+        (services.engine.clone(), services.vectord.clone(), services.embedd.clone())
+    else {
+        bail!("`up` runs every role");
+    };
+    let (store, catalog) = (services.store.clone(), services.catalog.clone());
+    let options = BuildOptions::default();
+    let builder = Builder::new(store, catalog.clone(), engine, Arc::new(embedd), &data.spool(), options)?;
+    Ok(indexes::Visitor {
+        catalog,
+        vectord,
+        builder,
+        resources: resources.clone(),
+        screen: screen.clone(),
+        endpoint: url.to_owned(),
+        turn: Arc::default(),
+    })
 }

@@ -1,6 +1,6 @@
 //! The resources that this process runs, as an API server would show them.
 //!
-//! The controller writes them; clients read them under the paths and in the shapes of the Kubernetes API, so that
+//! The controllers write them; clients read them under the paths and in the shapes of the Kubernetes API, so that
 //! `lakehouse get` and a script written for a cluster read the same JSON.
 
 use std::{
@@ -13,9 +13,9 @@ use axum::{
     extract::{Path, State},
     routing::get,
 };
-use lakehouse_crds::{API_VERSION, Dataset, DatasetStatus};
+use lakehouse_crds::{API_VERSION, ChatProvider, Dataset, DatasetStatus, VectorIndex, VectorIndexStatus};
 use lakehouse_http::Problem;
-use lakehouse_plan::{DEFAULT_NAMESPACE, documents::Resource};
+use lakehouse_plan::DEFAULT_NAMESPACE;
 use serde_json::{Value, json};
 
 /// Cheap to clone; clones are the same resources.
@@ -25,8 +25,8 @@ pub(crate) struct Resources(Arc<RwLock<Known>>);
 #[derive(Debug, Default)]
 struct Known {
     datasets: BTreeMap<String, Dataset>,
-    /// Resources that are listed as they were written, by plural and name.
-    others: BTreeMap<(&'static str, String), Value>,
+    indexes: BTreeMap<String, VectorIndex>,
+    providers: BTreeMap<String, ChatProvider>,
     /// Counts every change, as an API server's resourceVersion does.
     changes: u64,
 }
@@ -66,21 +66,36 @@ impl Resources {
         self.read().datasets.values().cloned().collect()
     }
 
-    /// Takes these in place of all resources that are only listed.
-    pub(crate) fn put_others(&self, resources: &[Resource]) {
+    /// The Dataset of this name.
+    pub(crate) fn dataset(&self, name: &str) -> Option<Dataset> {
+        self.read().datasets.get(name).cloned()
+    }
+
+    /// Takes a VectorIndex in place of the one of its name.
+    pub(crate) fn put_index(&self, mut index: VectorIndex) {
         let mut known = self.write();
         known.changes += 1;
-        known.others = resources
-            .iter()
-            .filter_map(|resource| {
-                let name = resource.metadata().name.clone().unwrap_or_default();
-                match resource {
-                    Resource::VectorIndex(index) => Some((("vectorindexes", name), json!(index))),
-                    Resource::ChatProvider(provider) => Some((("chatproviders", name), json!(provider))),
-                    Resource::Dataset(_) | Resource::ConfigMap(_) | Resource::Secret(_) => None,
-                }
-            })
-            .collect();
+        index.metadata.resource_version = Some(known.changes.to_string());
+        known.indexes.insert(index.metadata.name.clone().unwrap_or_default(), index);
+    }
+
+    /// Forgets a VectorIndex.
+    pub(crate) fn remove_index(&self, name: &str) {
+        let mut known = self.write();
+        known.changes += 1;
+        known.indexes.remove(name);
+    }
+
+    /// The status of a VectorIndex as it was last written.
+    pub(crate) fn index_status(&self, name: &str) -> Option<VectorIndexStatus> {
+        self.read().indexes.get(name)?.status.clone()
+    }
+
+    /// Takes these in place of all ChatProviders.
+    pub(crate) fn put_providers(&self, providers: &BTreeMap<String, ChatProvider>) {
+        let mut known = self.write();
+        known.changes += 1;
+        known.providers.clone_from(providers);
     }
 
     /// The routes under which the resources are read.
@@ -95,10 +110,10 @@ impl Resources {
     fn list(&self, plural: &str) -> Result<Value, Problem> {
         let (_, kind) = PLURALS.iter().find(|(known, _)| *known == plural).ok_or_else(|| unknown(plural))?;
         let known = self.read();
-        let items: Vec<Value> = if plural == "datasets" {
-            known.datasets.values().map(|dataset| json!(dataset)).collect()
-        } else {
-            known.others.iter().filter(|((of, _), _)| *of == plural).map(|(_, value)| value.clone()).collect()
+        let items: Vec<Value> = match plural {
+            "datasets" => known.datasets.values().map(|dataset| json!(dataset)).collect(),
+            "vectorindexes" => known.indexes.values().map(|index| json!(index)).collect(),
+            _ => known.providers.values().map(|provider| json!(provider)).collect(),
         };
         let metadata = json!({ "resourceVersion": known.changes.to_string() });
         Ok(json!({ "apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "items": items }))

@@ -1,14 +1,17 @@
-//! What `up` tells the person who started it: on standard output what happens to each Dataset, on standard error what is wrong.
+//! What `up` tells the person who started it: on standard output what becomes of each resource, on standard error what is wrong.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use lakehouse_contract::DatasetName;
 use lakehouse_crds::{
-    Dataset, DatasetStatus,
-    conditions::{READY, STALLED},
+    Dataset, DatasetStatus, VectorIndexStatus,
+    conditions::{Condition, READY, STALLED},
 };
 use lakehouse_plan::human;
 
@@ -21,13 +24,16 @@ use crate::terminal::{
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Screen {
     bars: Bars,
-    told: Arc<Mutex<HashMap<DatasetName, String>>>,
+    /// The last line of each resource, by its kind and name.
+    told: Arc<Mutex<HashMap<(&'static str, String), String>>>,
+    /// Whether it was told how to ask an index.
+    asked: Arc<AtomicBool>,
 }
 
 impl Screen {
-    /// A bar for a running ingest.
-    pub(crate) fn bar(&self, name: &DatasetName) -> Bar {
-        self.bars.add(name.as_str())
+    /// A bar for a running ingest or build.
+    pub(crate) fn bar(&self, name: &str) -> Bar {
+        self.bars.add(name)
     }
 
     /// A line on standard output.
@@ -42,9 +48,26 @@ impl Screen {
 
     /// What a Dataset has come to, unless that was the last thing told of it.
     pub(crate) fn dataset(&self, name: &DatasetName, status: &DatasetStatus) {
-        let (line, good) = summary(name, status);
+        let (ready, said) = verdict(&status.conditions);
+        let (line, good) =
+            if ready { (ready_dataset(name, status), true) } else { waits(name.as_str(), &said) };
+        self.tell(("dataset", name.to_string()), line, good);
+    }
+
+    /// What a VectorIndex has come to, unless that was the last thing told of it; and how to ask the first one that is ready.
+    pub(crate) fn index(&self, name: &str, status: &VectorIndexStatus, model: Option<&str>, url: &str) {
+        let (ready, said) = verdict(&status.conditions);
+        let (line, good) = if ready { (ready_index(name, status), true) } else { waits(name, &said) };
+        self.tell(("index", name.to_owned()), line, good);
+        if ready && model.is_some() && !self.asked.swap(true, Ordering::Relaxed) {
+            let (program, server) = (hint::program(), hint::at_server(url));
+            self.line(&format!("  ask it in another terminal: {program} search{server} {name} 'some words'"));
+        }
+    }
+
+    fn tell(&self, of: (&'static str, String), line: String, good: bool) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.insert(name.clone(), line.clone()).as_ref() == Some(&line) {
+        if told.insert(of, line.clone()).as_ref() == Some(&line) {
             return;
         }
         drop(told);
@@ -84,21 +107,49 @@ fn steps(url: &str, credential: Option<&str>, name: Option<&str>) -> Vec<String>
     lines
 }
 
-/// One line, and whether it is good news.
-fn summary(name: &DatasetName, status: &DatasetStatus) -> (String, bool) {
-    let (ready, message) = condition(status, READY).unwrap_or((false, ""));
-    if !ready {
-        let stalled = condition(status, STALLED).is_some_and(|(holds, _)| holds);
-        let mark = if stalled { '✗' } else { '…' };
-        return (format!("{mark} {name}: {}", printable(message)), !stalled);
-    }
+/// What the conditions say of a resource.
+struct Said {
+    message: String,
+    /// Whether it waits for an edit.
+    stalled: bool,
+}
+
+fn verdict(conditions: &[Condition]) -> (bool, Said) {
+    let found = |name: &str| conditions.iter().find(|condition| condition.type_ == name);
+    let holds = |name| found(name).is_some_and(|condition| condition.status == "True");
+    let message = found(READY).map(|condition| condition.message.clone()).unwrap_or_default();
+    (holds(READY), Said { message, stalled: holds(STALLED) })
+}
+
+/// One line of a resource that is not ready, and whether it may still become so by itself.
+fn waits(name: &str, said: &Said) -> (String, bool) {
+    let mark = if said.stalled { '✗' } else { '…' };
+    (format!("{mark} {name}: {}", printable(&said.message)), !said.stalled)
+}
+
+fn ready_dataset(name: &DatasetName, status: &DatasetStatus) -> String {
     let columns = match status.columns.len() {
         1 => "1 column".to_owned(),
         count => format!("{count} columns"),
     };
     let (rows, version) = (status.rows.unwrap_or(0), status.version.unwrap_or(0));
     let size = status.size.as_deref().unwrap_or("0 B");
-    (format!("✓ {name}: {}, {columns}, {size} of Parquet, version {version}", human::rows(rows)), true)
+    format!("✓ {name}: {}, {columns}, {size} of Parquet, version {version}", human::rows(rows))
+}
+
+fn ready_index(name: &str, status: &VectorIndexStatus) -> String {
+    let vectors = match status.vectors.unwrap_or(0) {
+        1 => "1 vector".to_owned(),
+        count => format!("{} vectors", human::count(count)),
+    };
+    let model =
+        status.embedding.as_ref().map(|embedding| format!(" by {}", embedding.model)).unwrap_or_default();
+    let version = status.version.map(|version| format!(", version {version}")).unwrap_or_default();
+    let failed = match status.failed {
+        None | Some(0) => String::new(),
+        Some(count) => format!(", {} without one", human::rows(count)),
+    };
+    format!("✓ {name}: {vectors}{model}{failed}{version}")
 }
 
 /// Whether a condition holds, and what it says.

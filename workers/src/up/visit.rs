@@ -204,7 +204,7 @@ impl Visitor {
                     let progress = tracker.progress();
                     // Before its first byte, a source has not been found yet.
                     if progress.phase != Phase::Fetching || progress.bytes > 0 {
-                        bar.get_or_insert_with(|| self.screen.bar(&task.name)).update(&progress);
+                        bar.get_or_insert_with(|| self.screen.bar(task.name.as_str())).update(&progress);
                         self.show_progress(task, &progress).await;
                     }
                 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses the helpers that its stories need")]
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+pub(crate) mod ollama;
 pub(crate) mod web;
 
 use std::{

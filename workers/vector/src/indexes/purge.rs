@@ -22,9 +22,12 @@ impl Indexes {
     /// error.
     pub async fn purge(&self, name: &IndexName) -> Result<Collected> {
         let mut parts = Vec::new();
-        for prefix in
-            [keys::index_history(name), keys::index_expired(name), format!("{}/", keys::segments(name))]
-        {
+        for prefix in [
+            keys::index_history(name),
+            keys::index_expired(name),
+            keys::index_rejects(name),
+            format!("{}/", keys::segments(name)),
+        ] {
             parts.extend(self.store().list_all(&prefix).await?);
         }
         let mut purged = Collected::default();

@@ -87,6 +87,17 @@ pub(super) async fn info(State(vectord): State<Vectord>, name: Name) -> Result<J
     Ok(Json(told(&vectord, &checked(name)?).await?))
 }
 
+impl Vectord {
+    /// What `GET /vectors/index/{name}` answers; `None` where there is no such index.
+    pub async fn info(&self, name: &IndexName) -> Result<Option<IndexInfo>> {
+        match told(self, name).await {
+            Ok(info) => Ok(Some(info)),
+            Err(Error::UnknownIndex(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// What is known of an index, with what the log holds.
 async fn told(vectord: &Vectord, name: &IndexName) -> Result<IndexInfo> {
     let snapshot = vectord.live(name).await?.snapshot();
