@@ -63,6 +63,9 @@ pub(crate) async fn reconcile(context: &Context, namespace: &str, name: &str) ->
     }
     let spec = check(index);
     let found = spec.as_ref().map_or_else(|_| Found::default(), |ready| Found::of(context, ready));
+    if is_served(last.as_ref()) && found.is_unasked {
+        return Ok(Next::After(SOON)); // the answer wakes us before that
+    }
     let work = match &spec {
         Ok(ready) => work(context, index, ready, &found, &readers).await?,
         Err(_) => Work::default(),
@@ -149,6 +152,8 @@ impl Readers {
 struct Found {
     dataset: DatasetFacts,
     embedder: EmbedderFacts,
+    /// Whether the model could be asked, but has not answered yet.
+    is_unasked: bool,
 }
 
 impl Found {
@@ -158,7 +163,9 @@ impl Found {
             let dataset = world.datasets.get(namespace, source.dataset.as_str());
             DatasetFacts::of(&source.dataset, namespace, dataset.as_ref().map(|seen| &*seen.object))
         });
-        Self { dataset: dataset.unwrap_or_default(), embedder: embedder(context, index) }
+        let embedder = embedder(context, index);
+        let is_unasked = index.model.is_some() && embedder == EmbedderFacts::Unknown;
+        Self { dataset: dataset.unwrap_or_default(), embedder, is_unasked }
     }
 }
 

@@ -3,9 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::{apps::v1::Deployment, batch::v1::Job, core::v1::Pod};
-use kube::Resource;
-use lakehouse_crds::{ChatProvider, Dataset, DatasetSpec, VectorIndex, VectorIndexSpec, conditions::READY};
-use lakehouse_plan::cluster::{Kind, ObjectName, ResourceKind, Settings, meta::Component};
+use kube::{Resource, ResourceExt};
+use lakehouse_contract::DatasetName;
+use lakehouse_crds::{ChatProvider, Dataset, DatasetSpec, VectorIndex, VectorIndexSpec};
+use lakehouse_plan::{
+    cluster::{Kind, ObjectName, ResourceKind, Settings, meta::Component},
+    status::DatasetFacts,
+};
 
 use super::{
     World,
@@ -288,14 +292,10 @@ fn belongs<K: Resource>(resource: &Whole<K>) -> impl PartialEq + use<K> {
     (metadata.uid.clone(), metadata.deletion_timestamp.is_some(), metadata.finalizers.is_some())
 }
 
-/// What of a Dataset's status its indexes follow.
-fn tells_indexes(dataset: &Whole<Dataset>) -> impl PartialEq + use<> {
-    let status = dataset.object.status.as_ref();
-    let ready = status.and_then(|status| status.conditions.iter().find(|one| one.type_ == READY));
-    (
-        status.and_then(|status| status.version),
-        ready.map(|ready| (ready.status.clone(), ready.message.clone())),
-    )
+/// What of a Dataset its indexes follow.
+fn tells_indexes(dataset: &Whole<Dataset>) -> Option<DatasetFacts> {
+    let name = DatasetName::parse(dataset.object.name_any()).ok()?;
+    Some(DatasetFacts::of(&name, "", Some(&dataset.object)))
 }
 
 fn has_key(provider: &ChatProvider, secret: &str) -> bool {

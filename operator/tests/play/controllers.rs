@@ -11,7 +11,7 @@ use k8s_openapi::{
     api::{
         apps::v1::Deployment,
         batch::v1::Job,
-        core::v1::{ConfigMap, Pod, PodTemplateSpec},
+        core::v1::{ConfigMap, Pod, PodTemplateSpec, Service},
     },
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
@@ -23,8 +23,8 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use lakehouse_contract::job::{Done, Purged, Summary};
-use lakehouse_crds::Dataset;
+use lakehouse_contract::job::{BuildJob, Built, Done, Purged, Summary};
+use lakehouse_crds::{Dataset, VectorIndex};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -54,7 +54,8 @@ pub(super) fn start(
     vec![
         tokio::spawn(stage.clone().run_jobs()),
         tokio::spawn(stage.clone().run_deployments()),
-        tokio::spawn(stage.collect_garbage()),
+        tokio::spawn(stage.clone().collect_garbage_of::<Dataset>()),
+        tokio::spawn(stage.collect_garbage_of::<VectorIndex>()),
     ]
 }
 
@@ -86,10 +87,10 @@ impl Stage {
 
     async fn run_job(self, job: Job) {
         let label = |name: &str| job.labels().get(name).cloned().unwrap_or_default();
-        let (dataset, component) = (label("lakehouse.dev/dataset"), label("app.kubernetes.io/component"));
+        let (resource, component) = (resource_of(&job), label("app.kubernetes.io/component"));
         let (course, time) = {
             let jobs = self.jobs.lock().unwrap();
-            (jobs.by_dataset.get(&dataset).cloned().unwrap_or(Course::Done), jobs.time)
+            (jobs.by_resource.get(&resource).cloned().unwrap_or(Course::Done), jobs.time)
         };
         let owner = job.controller_owner_ref(&()).unwrap();
         let name = format!("{}-{:05x}", job.name_any(), rand::random::<u32>() & 0xf_ffff);
@@ -104,15 +105,18 @@ impl Stage {
             return;
         }
         self.set_pod(&name, "Running", true, json!({"running": {"startedAt": started}})).await;
-        if component == "ingest" {
-            self.pods.runs(&dataset, Some(0));
+        match component.as_str() {
+            "ingest" => self.pods.runs(&resource, Some(0)),
+            "build" => self.pods.shelves(|shelves| shelves.runs(&resource, Some(0))),
+            _ => {}
         }
         if course == Course::Runs {
             return;
         }
         tokio::time::sleep(time).await;
-        let (phase, exit, summary, status) = self.outcome(&course, &component, &dataset, started);
-        self.pods.runs(&dataset, None);
+        let work = if component == "build" { Some(self.work_of(&job).await) } else { None };
+        let (phase, exit, summary, status) = self.outcome(&course, &component, &resource, work, started);
+        self.stop(&resource);
         let terminated = json!({"terminated": {
             "exitCode": exit, "reason": if exit == 0 { "Completed" } else { "Error" },
             "message": summary.to_json(), "startedAt": started, "finishedAt": Timestamp::now(),
@@ -132,7 +136,8 @@ impl Stage {
         &self,
         course: &Course,
         component: &str,
-        dataset: &str,
+        resource: &str,
+        work: Option<BuildJob>,
         started: Timestamp,
     ) -> (&'static str, i32, Summary, Value) {
         let finished = Timestamp::now();
@@ -162,9 +167,28 @@ impl Stage {
         ];
         let status = json!({"startTime": started, "completionTime": finished, "succeeded": 1, "conditions": conditions});
         let summary = if component == "purge" {
+            self.pods.shelves(|shelves| shelves.remove(resource));
             Summary::Purged(Purged { objects: 1, bytes: 1, started, finished, message: "Gone.".into() })
+        } else if let Some(work) = work {
+            let version = self.pods.shelves(|shelves| shelves.publish(&work));
+            Summary::Built(Built {
+                version,
+                dataset_version: work.dataset_version,
+                inputs: String::new(),
+                vectors: 2,
+                failed: 0,
+                embedded: 2,
+                reused: 0,
+                model: work.model,
+                recall: Some(1.0),
+                bytes: 100,
+                unchanged: false,
+                started,
+                finished,
+                message: format!("Version {version} was published with 2 vectors."),
+            })
         } else {
-            let version = self.pods.publish(dataset, 2);
+            let version = self.pods.publish(resource, 2);
             Summary::Done(Done {
                 version,
                 rows: 2,
@@ -182,9 +206,21 @@ impl Stage {
         ("Succeeded", 0, summary, status)
     }
 
+    /// What a build Job is asked for.
+    async fn work_of(&self, job: &Job) -> BuildJob {
+        let map = self.api::<ConfigMap>().get(&job.name_any()).await.unwrap();
+        serde_json::from_str(&map.data.unwrap()["build.json"]).unwrap()
+    }
+
+    /// The Job of a resource does nothing any more.
+    fn stop(&self, resource: &str) {
+        self.pods.runs(resource, None);
+        self.pods.shelves(|shelves| shelves.runs(resource, None));
+    }
+
     /// A Job that is deleted in the foreground waits for its pods.
     async fn end_job(self, job: Job) {
-        self.pods.runs(&job.labels().get("lakehouse.dev/dataset").cloned().unwrap_or_default(), None);
+        self.stop(&resource_of(&job));
         self.delete_pods_of(&job.uid().unwrap()).await;
         let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
         let _ = self.api::<Job>().patch(&job.name_any(), &PatchParams::default(), &patch).await;
@@ -235,18 +271,29 @@ impl Stage {
         }
     }
 
-    /// Removes what belonged to a Dataset that is gone.
-    async fn collect_garbage(self) {
-        let mut events = watcher(self.api::<Dataset>(), watcher::Config::default()).default_backoff().boxed();
+    /// Removes what belonged to a resource that is gone.
+    async fn collect_garbage_of<K>(self)
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned
+            + Send
+            + 'static,
+        K::DynamicType: Default,
+    {
+        let mut events = watcher(self.api::<K>(), watcher::Config::default()).default_backoff().boxed();
         while let Some(event) = events.next().await {
-            let Ok(Event::Delete(dataset)) = event else { continue };
-            let uid = dataset.uid().unwrap();
-            self.delete_owned::<Job>(&uid).await;
-            self.delete_owned::<ConfigMap>(&uid).await;
+            let Ok(Event::Delete(resource)) = event else { continue };
+            let uid = resource.uid().unwrap();
+            self.delete_owned::<Job>(&uid, DeleteParams::foreground()).await;
+            self.delete_owned::<ConfigMap>(&uid, DeleteParams::default()).await;
+            self.delete_owned::<Deployment>(&uid, DeleteParams::background()).await;
+            self.delete_owned::<Service>(&uid, DeleteParams::default()).await;
         }
     }
 
-    async fn delete_owned<K>(&self, uid: &str)
+    async fn delete_owned<K>(&self, uid: &str, how: DeleteParams)
     where
         K: Resource<Scope = kube::core::NamespaceResourceScope>
             + Clone
@@ -258,7 +305,7 @@ impl Stage {
         for object in api.list(&ListParams::default()).await.unwrap() {
             let mut owners = object.owner_references().iter();
             if owners.any(|owner| owner.uid == uid && owner.controller == Some(true)) {
-                let _ = api.delete(&object.name_any(), &DeleteParams::foreground()).await;
+                let _ = api.delete(&object.name_any(), &how).await;
             }
         }
     }
@@ -318,4 +365,12 @@ impl Stage {
             let _ = self.api::<Pod>().delete(name, &at_once).await;
         }
     }
+}
+
+/// The short name of the resource that a Job works for.
+fn resource_of(job: &Job) -> String {
+    let labels = job.labels();
+    let label =
+        ["lakehouse.dev/dataset", "lakehouse.dev/vector-index"].iter().find_map(|key| labels.get(*key));
+    label.cloned().unwrap_or_default()
 }

@@ -8,6 +8,7 @@
 
 mod controllers;
 mod pods;
+mod shelves;
 
 use std::{
     collections::BTreeMap,
@@ -26,6 +27,7 @@ use lakehouse_operator::{
     client,
     lease::{LEASE, Timing},
     metrics::Metrics,
+    report::Reported,
     run::{self, Options},
 };
 use lakehouse_parts::ApiServer;
@@ -102,7 +104,7 @@ pub(crate) struct Play {
 /// How the Jobs of the namespace go.
 #[derive(Default)]
 struct Jobs {
-    by_dataset: BTreeMap<String, Course>,
+    by_resource: BTreeMap<String, Course>,
     time: Duration,
 }
 
@@ -146,9 +148,9 @@ impl Play {
         Self { client, namespace: namespace.to_owned(), pods, jobs, tasks }
     }
 
-    /// How the Jobs of a Dataset go from now on.
-    pub(crate) fn jobs_of(&self, dataset: &str, course: Course) {
-        self.jobs.lock().unwrap().by_dataset.insert(dataset.to_owned(), course);
+    /// How the Jobs of a Dataset or VectorIndex go from now on.
+    pub(crate) fn jobs_of(&self, name: &str, course: Course) {
+        self.jobs.lock().unwrap().by_resource.insert(name.to_owned(), course);
     }
 
     /// How long a pod of a Job runs.
@@ -184,19 +186,32 @@ impl Play {
 
     /// Waits until a condition is `status` for `reason`, and gives its message.
     pub(crate) async fn becomes(&self, name: &str, condition: &str, status: &str, reason: &str) -> String {
+        self.becomes_of::<Dataset>(name, condition, status, reason).await
+    }
+
+    /// The same of a resource of any kind.
+    pub(crate) async fn becomes_of<K>(
+        &self,
+        name: &str,
+        condition: &str,
+        status: &str,
+        reason: &str,
+    ) -> String
+    where
+        K: Reported + 'static,
+    {
         let what = format!("{condition} of {name} is {status} for {reason}");
         let mut message = String::new();
         eventually(&what, async || {
-            let dataset = self.dataset(name).await;
-            let found = self::condition(&dataset, condition);
+            let resource = self.api::<K>().get(name).await.unwrap();
+            let conditions = resource.status().map(K::conditions).unwrap_or_default();
+            let found = conditions.iter().find(|one| one.type_ == condition);
             let holds = found.is_some_and(|found| found.status == status && found.reason == reason);
             message = found.map(|found| found.message.clone()).unwrap_or_default();
             if !holds {
-                eprintln!("{name}: {}", line(&dataset));
+                eprintln!("{name}: {}", words(conditions));
             }
-            holds
-                && dataset.status.as_ref().and_then(|status| status.observed_generation)
-                    == dataset.metadata.generation
+            holds && found.and_then(|found| found.observed_generation) == resource.meta().generation
         })
         .await;
         message
@@ -305,7 +320,10 @@ pub(crate) fn condition<'a>(dataset: &'a Dataset, name: &str) -> Option<&'a Cond
 
 /// A Dataset in a line, for a test that waits in vain.
 pub(crate) fn line(dataset: &Dataset) -> String {
-    let conditions = dataset.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    words(dataset.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default())
+}
+
+fn words(conditions: &[Condition]) -> String {
     let told =
         conditions.iter().map(|one| format!("{}={} {}: {}", one.type_, one.status, one.reason, one.message));
     told.collect::<Vec<_>>().join(" | ")

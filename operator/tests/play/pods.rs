@@ -1,4 +1,4 @@
-//! The pods of a namespace, behind one address: a catalogue, the views of query pods, and the progress of ingests.
+//! The pods of a namespace, behind one address: a catalogue, the views of query pods, vectors, models, and the progress of Jobs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,12 +17,16 @@ use jiff::Timestamp;
 use lakehouse_contract::{
     DatasetManifest, DatasetName,
     catalog::RollbackRequest,
+    embed::IdentityRequest,
     ingest::{Phase, Progress},
     problem::ErrorBody,
     sql::{ViewInfo, Views},
+    vectors::{self, CreateRequest},
 };
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
+
+use super::shelves::Shelves;
 
 /// What all pods of a namespace know.
 #[derive(Clone)]
@@ -42,6 +46,8 @@ impl Drop for Server {
 
 #[derive(Default)]
 struct Known {
+    /// The indexes and the models.
+    shelves: Shelves,
     /// Every version of each dataset, the current one's number, and the one that query pods see.
     datasets: BTreeMap<String, Dataset>,
     /// Ingests that run, and how many rows they have read.
@@ -75,6 +81,11 @@ impl Pods {
             .route("/sql/views", get(views))
             .route("/sql/refresh", post(refresh))
             .route("/ingest/progress", get(progress))
+            .route("/vectors/index", post(create))
+            .route("/vectors/index/{name}", get(index))
+            .route("/vectors/index/{name}/rollback", post(roll_index_back))
+            .route("/embed/identity", post(identity))
+            .route("/build/progress", get(build_progress))
             .layer(from_fn_with_state(state.clone(), note))
             .with_state(state.clone());
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -120,6 +131,11 @@ impl Pods {
             Some(rows) => known.running.insert(name.to_owned(), rows),
             None => known.running.remove(name),
         };
+    }
+
+    /// What the pods of indexes and models know.
+    pub(crate) fn shelves<T>(&self, use_it: impl FnOnce(&mut Shelves) -> T) -> T {
+        use_it(&mut self.state.lock().unwrap().shelves)
     }
 
     /// What the gateway was told of a Dataset.
@@ -254,6 +270,38 @@ async fn progress(
         }
     });
     Json(told.into_iter().collect())
+}
+
+async fn create(State(state): Shared, Json(request): Json<CreateRequest>) -> Response {
+    told(state.lock().unwrap().shelves.create(&request))
+}
+
+async fn index(State(state): Shared, Path(name): Path<String>) -> Response {
+    told(state.lock().unwrap().shelves.get(&name))
+}
+
+async fn roll_index_back(
+    State(state): Shared,
+    Path(name): Path<String>,
+    Json(request): Json<vectors::RollbackRequest>,
+) -> Response {
+    told(state.lock().unwrap().shelves.roll_back(&name, request.version.unwrap()))
+}
+
+async fn identity(State(state): Shared, Json(request): Json<IdentityRequest>) -> Response {
+    told(state.lock().unwrap().shelves.identity(&request.model.unwrap()))
+}
+
+async fn build_progress(State(state): Shared) -> Json<Vec<lakehouse_contract::build::Progress>> {
+    Json(state.lock().unwrap().shelves.progress())
+}
+
+/// A pod's answer, or its error.
+fn told(answer: Result<impl serde::Serialize, (StatusCode, ErrorBody)>) -> Response {
+    match answer {
+        Ok(body) => Json(body).into_response(),
+        Err((status, body)) => (status, Json(body)).into_response(),
+    }
 }
 
 fn answer(manifest: Option<DatasetManifest>) -> Response {

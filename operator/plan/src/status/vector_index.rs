@@ -70,7 +70,11 @@ impl DatasetFacts {
         let status = dataset.status.as_ref();
         let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
         let ready = conditions.iter().find(|condition| condition.type_ == READY);
-        let trouble = ready.filter(|ready| ready.status != "True").map(|ready| ready.message.clone());
+        let trouble = ready.filter(|ready| ready.status != "True").map(|ready| {
+            // How far it has come is told by the Dataset itself, every other second.
+            let is_read = ready.reason == Reason::Ingesting.as_str();
+            if is_read { "The source is being read.".to_owned() } else { ready.message.clone() }
+        });
         if let Some(version) = status.and_then(|status| status.version) {
             return Self::Found { version, trouble };
         }
