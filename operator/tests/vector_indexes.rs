@@ -232,7 +232,7 @@ async fn readers_scale_and_what_is_deleted_by_hand_comes_back() {
     eventually("two shards are served", async || {
         let names = names::<Deployment>(&play).await;
         let has = |name: &str| names.iter().any(|one| one == name);
-        has("shelf-vectors-0") && has("shelf-vectors-1") && !has("shelf-vectors")
+        has("shelf-vectors-0of2") && has("shelf-vectors-1of2") && !has("shelf-vectors")
     })
     .await;
     becomes_ready(&play).await;

@@ -11,10 +11,8 @@ pub const NAME_LABEL: (&str, &str) = ("app.kubernetes.io/name", "lakehouse");
 pub const MANAGED_BY_LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", "lakehouse-operator");
 /// Says what an object is for: a [`Component`].
 pub const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
-/// Says which shard of a VectorIndex a pod serves.
+/// Says which shard of a VectorIndex a pod serves, and of how many.
 pub(super) const SHARD_LABEL: &str = "lakehouse.dev/shard";
-/// The value of a pod that serves all of them.
-pub(super) const ALL_SHARDS: &str = "all";
 /// Says how many shards there are.
 pub(super) const SHARDS_LABEL: &str = "lakehouse.dev/shards";
 

@@ -33,9 +33,16 @@ pub fn vectors(index: &str) -> String {
     format!("{}-vectors", short(index))
 }
 
-/// Service and Deployment of the pods that serve one shard of an index.
-pub(super) fn vectors_of_shard(index: &str, shard: u32) -> String {
-    format!("{}-{shard}", vectors(index))
+/// Deployment of the pods that serve one of so many shards of an index, and their Service where there are more. The pods of another
+/// number of shards have other names: while they change, neither asks the other.
+pub(super) fn vectors_of_shard(index: &str, shard: u32, shards: u32) -> String {
+    let all = vectors(index);
+    if shards == 1 { all } else { format!("{all}-{}", shard_of(shard, shards)) }
+}
+
+/// A shard as a label says it.
+pub(super) fn shard_of(shard: u32, shards: u32) -> String {
+    format!("{shard}of{shards}")
 }
 
 /// Where searches of an index are answered.

@@ -1,13 +1,16 @@
 //! Whether a resource's published version answers, by what the pods are and say: SQL of a Dataset, searches of a VectorIndex.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::ResourceExt;
 use lakehouse_contract::DatasetManifest;
 
 use super::{
-    meta::{ALL_SHARDS, SHARD_LABEL, SHARDS_LABEL},
+    meta::SHARD_LABEL,
     names,
     pods::{self, Knobs, State},
 };
@@ -90,13 +93,10 @@ pub fn facts(observed: &Observed<'_>) -> ServedFacts {
 pub fn index_facts(observed: &IndexObserved<'_>) -> ServedFacts {
     let IndexObserved { namespace, index, deployments, gateway, readers, shards, version } = *observed;
     let mut groups = vec![Group::gateway(gateway)];
-    for shard in 0..shards {
-        let name = if shards > 1 { names::vectors_of_shard(index, shard) } else { names::vectors(index) };
-        let place = (if shards > 1 { shard.to_string() } else { ALL_SHARDS.to_owned() }, shards.to_string());
-        let is_of = |pod: &&Pod| {
-            let label = |key: &str| pod.labels().get(key).cloned().unwrap_or_default();
-            (label(SHARD_LABEL), label(SHARDS_LABEL)) == place
-        };
+    let layout = layout(readers.iter().map(|(pod, _)| pod.as_ref()), shards);
+    for shard in 0..layout {
+        let (name, label) = (names::vectors_of_shard(index, shard, layout), names::shard_of(shard, layout));
+        let is_of = |pod: &&Pod| pod.labels().get(SHARD_LABEL) == Some(&label);
         let pods = readers.iter().map(|(pod, _)| pod.as_ref()).filter(is_of).collect();
         groups.push(Group { name, knobs: pods::VECTORS, pods });
     }
@@ -118,6 +118,22 @@ pub fn embedder(pods: &[Arc<Pod>], deployments: &[Arc<Deployment>]) -> Option<Em
         ServedFacts::Waiting(why) => EmbedderFacts::Waiting(format!("No model can be asked yet: {why}")),
         _ => EmbedderFacts::Unknown,
     })
+}
+
+/// How many shards the pods have that take an index's searches: as many as the index in the store, unless not all of those are ready
+/// and all of others are, which were there before. Pods of any number of shards can serve an index of any other.
+pub(super) fn layout<'a>(readers: impl Iterator<Item = &'a Pod>, stored: u32) -> u32 {
+    let mut ready = BTreeMap::<u32, BTreeSet<u32>>::new();
+    for pod in readers.filter(|pod| is_ready(pod)) {
+        let place = pod.labels().get(SHARD_LABEL).and_then(|label| label.split_once("of"));
+        if let Some((Ok(shard), Ok(shards))) = place.map(|(shard, shards)| (shard.parse(), shards.parse())) {
+            ready.entry(shards).or_default().insert(shard);
+        }
+    }
+    let is_up =
+        |shards: u32| ready.get(&shards).is_some_and(|of| (0..shards).all(|shard| of.contains(&shard)));
+    let mut others = ready.keys().rev().copied().filter(|&shards| is_up(shards));
+    if is_up(stored) { stored } else { others.next().unwrap_or(stored) }
 }
 
 /// Whether every group has a ready pod, and every ready pod the version.

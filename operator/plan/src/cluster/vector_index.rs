@@ -56,7 +56,7 @@ impl<'a> Stored<'a> {
 pub struct Observed<'a> {
     /// The Jobs with the index's label, in any order; those of an earlier one of this name are passed over.
     pub jobs: &'a [Arc<Job>],
-    /// The pods of these Jobs.
+    /// The pods of these Jobs, and those that serve the index.
     pub pods: &'a [Arc<Pod>],
     /// Events of the object that the last plan asked for with [`Plan::events_of`].
     pub events: &'a [Event],
@@ -127,7 +127,7 @@ pub fn plan(index: &ReadyVectorIndex, uid: &str, observed: &Observed<'_>, settin
     };
     plan.last_build = last_build(&history, observed.pods);
     work::prune(&mut plan.delete, &plan.children, &history, &observed.seen());
-    let readers = readers::children(index, &place, observed.stored.index());
+    let readers = readers::children(index, &place, observed.stored.index(), observed.pods);
     let gone =
         observed.existing.iter().filter(|object| readers.iter().all(|child| child.object_name() != **object));
     plan.delete.extend(gone.cloned());

@@ -51,6 +51,7 @@ pub(super) fn gateway(observed: &Observed<'_>, settings: &Settings) -> Vec<Child
         ("--upstream", format!("queryd=http://{}:{query}", names::QUERY)),
         ("--upstream", format!("vectord=http://{}:{vectors}", names::VECTORS)),
         ("--upstream", format!("embedd={}", names::embedd())),
+        ("--index-upstream", format!("http://{{index}}-vectors:{vectors}")),
         ("--notify", format!("http://{}:{query}", names::QUERY_PODS)),
     ] {
         args.extend([flag.to_owned(), value]);

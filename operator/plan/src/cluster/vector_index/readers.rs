@@ -2,12 +2,16 @@
 //!
 //! ```text
 //! one shard:    <index>-vectors ─► all pods
-//! more shards:  <index>-vectors ─► all pods, each of which asks the others
-//!               <index>-vectors-0, <index>-vectors-1 … ─► the pods of each shard
+//! more shards:  <index>-vectors ─► the pods of all shards, each of which asks the others
+//!               <index>-vectors-0of2, <index>-vectors-1of2 ─► the pods of each shard
 //! ```
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
+use k8s_openapi::api::core::v1::Pod;
 use lakehouse_contract::{Role, vectors::IndexInfo};
 
 use super::Place;
@@ -18,49 +22,49 @@ use crate::{
         meta::{self, Component},
         names,
         pod::{self, Blueprint, Life},
-        server,
+        server, serving,
         settings::Resources,
     },
 };
 
 /// Everything that serves an index.
 ///
-/// While a build spreads the vectors over more than one shard, or gathers them in one again, the pods that serve them as they are stay
-/// until the new version is published, and take all searches until then.
+/// While the number of shards changes, the pods for the old one stay, and take all searches, until a build has published the new
+/// one and its pods are ready.
 pub(super) fn children(
     index: &ReadyVectorIndex,
     place: &Place<'_>,
     stored: Option<&IndexInfo>,
+    pods: &[Arc<Pod>],
 ) -> Vec<Child> {
     let (port, asked) = (Role::Vectord.port(), index.shards);
     let served = stored.map_or(asked, |stored| stored.shards.max(1));
+    let front = serving::layout(pods.iter().map(Arc::as_ref), served);
     let name = names::vectors(index.name.as_str());
     let metadata = place.of.metadata(&name, Component::Vectors, Some(&place.of.owner()));
     let mut selector = selector(place, None);
-    selector.insert(meta::SHARDS_LABEL.to_owned(), served.to_string());
+    selector.insert(meta::SHARDS_LABEL.to_owned(), front.to_string());
     let mut children = vec![Child::of(Kind::Service, &server::service(metadata, selector, port))];
-    children.extend(readers(index, place, served));
-    if (served > 1) != (asked > 1) {
-        children.extend(readers(index, place, asked));
-    }
+    let layouts: BTreeSet<u32> = [front, served, asked].into();
+    children.extend(layouts.into_iter().flat_map(|shards| readers(index, place, shards)));
     children
 }
 
 /// The pods of an index of so many shards.
 fn readers(index: &ReadyVectorIndex, place: &Place<'_>, shards: u32) -> Vec<Child> {
-    if shards == 1 {
-        let name = names::vectors(index.name.as_str());
-        return deployment(index, place, &name, (meta::ALL_SHARDS.to_owned(), shards), Vec::new());
-    }
     let (port, all) = (Role::Vectord.port(), names::vectors(index.name.as_str()));
     let of_shard = |shard: u32| {
-        let name = names::vectors_of_shard(index.name.as_str(), shard);
+        let name = names::vectors_of_shard(index.name.as_str(), shard, shards);
+        if shards == 1 {
+            return deployment(index, place, &name, (shard, shards), Vec::new());
+        }
         let metadata = place.of.metadata(&name, Component::Vectors, Some(&place.of.owner()));
-        let service = server::service(metadata, selector(place, Some(&shard.to_string())), port);
-        let args = ["--shard".to_owned(), format!("{shard}/{shards}"), "--peer".to_owned()];
-        let args = args.into_iter().chain([format!("http://{all}-{{shard}}:{port}")]).collect();
+        let selector = selector(place, Some(&names::shard_of(shard, shards)));
+        let service = server::service(metadata, selector, port);
+        let peer = format!("http://{all}-{{shard}}of{shards}:{port}");
+        let args = ["--shard".to_owned(), format!("{shard}/{shards}"), "--peer".to_owned(), peer];
         let mut children = vec![Child::of(Kind::Service, &service)];
-        children.extend(deployment(index, place, &name, (shard.to_string(), shards), args));
+        children.extend(deployment(index, place, &name, (shard, shards), args.into()));
         children
     };
     (0..shards).flat_map(of_shard).collect()
@@ -71,10 +75,11 @@ fn deployment(
     index: &ReadyVectorIndex,
     place: &Place<'_>,
     name: &str,
-    (shard, shards): (String, u32),
+    (shard, shards): (u32, u32),
     more: Vec<String>,
 ) -> Vec<Child> {
     let Place { of, surroundings, settings } = place;
+    let shard = names::shard_of(shard, shards);
     let port = Role::Vectord.port();
     let mut args = server::args("vectord", port);
     args.extend(["--index".to_owned(), index.name.to_string(), "--embedd".to_owned(), names::embedd()]);

@@ -86,15 +86,15 @@ fn each_shard_has_its_pods_and_one_service_leads_to_all() {
     let children = Shelf::new(json!({"shards": 2})).plan().children;
     let deployments: Vec<Deployment> = all(&children, Kind::Deployment);
     let names: Vec<String> = deployments.iter().map(ResourceExt::name_any).collect();
-    assert_eq!(names, ["shelf-vectors-0", "shelf-vectors-1"]);
+    assert_eq!(names, ["shelf-vectors-0of2", "shelf-vectors-1of2"]);
     let args = |child: usize| {
         let template = deployments[child].spec.as_ref().unwrap().template.clone();
         template.spec.unwrap().containers[0].args.clone().unwrap().join(" ")
     };
-    assert!(args(1).ends_with("--shard 1/2 --peer http://shelf-vectors-{shard}:3215"), "{}", args(1));
+    assert!(args(1).ends_with("--shard 1/2 --peer http://shelf-vectors-{shard}of2:3215"), "{}", args(1));
     let services: Vec<Service> = all(&children, Kind::Service);
     let names: Vec<String> = services.iter().map(ResourceExt::name_any).collect();
-    assert_eq!(names, ["shelf-vectors", "shelf-vectors-0", "shelf-vectors-1"]);
+    assert_eq!(names, ["shelf-vectors", "shelf-vectors-0of2", "shelf-vectors-1of2"]);
     let leads = |service: usize, deployment: usize| {
         let labels = deployments[deployment].spec.as_ref().unwrap().template.metadata.clone().unwrap();
         let labels = labels.labels.unwrap();
@@ -114,16 +114,25 @@ fn more_shards_are_served_once_they_are_built() {
         let deployments: Vec<Deployment> = all(children, Kind::Deployment);
         deployments.iter().map(ResourceExt::name_any).collect::<Vec<_>>()
     };
-    assert_eq!(names(&plan.children), ["shelf-vectors", "shelf-vectors-0", "shelf-vectors-1"]);
+    assert_eq!(names(&plan.children), ["shelf-vectors", "shelf-vectors-0of2", "shelf-vectors-1of2"]);
     let shards = |children: &[Child]| {
         let service: Vec<Service> = all(children, Kind::Service);
         service[0].spec.clone().unwrap().selector.unwrap()["lakehouse.dev/shards"].clone()
     };
     assert_eq!(shards(&plan.children), "1", "the new pods have nothing to say yet");
     shelf.build();
+    // Published, but its pods are not all ready, and those of before are.
+    let built = shelf.clone();
+    let reader = |name: &str, shard: &str| pod(name, true, &[("lakehouse.dev/shard", shard)]);
+    shelf.world.pods.extend([reader("old", "0of1"), reader("a", "0of2")]);
     let plan = shelf.plan();
-    assert_eq!(names(&plan.children), ["shelf-vectors-0", "shelf-vectors-1"]);
-    assert_eq!(shards(&plan.children), "2");
+    assert_eq!((names(&plan.children).len(), shards(&plan.children).as_str()), (3, "1"));
+    shelf.world.pods.push(reader("b", "1of2"));
+    let plan = shelf.plan();
+    assert_eq!((names(&plan.children).len(), shards(&plan.children).as_str()), (2, "2"));
+    let shelf = built;
+    let plan = shelf.plan();
+    assert_eq!(names(&plan.children), ["shelf-vectors-0of2", "shelf-vectors-1of2"]);
     assert!(!shelf.servers.contains(&ObjectName::new(Kind::Deployment, "shelf-vectors")), "nobody needs it");
 }
 
@@ -145,6 +154,15 @@ fn what_indexes_share_comes_and_goes_with_them() {
     assert_eq!(names(&provider, &provider), ["lakehouse", "lakehouse-embed"]);
 
     let plan = namespace::plan(&observed(&both, std::slice::from_ref(&index), &[]), &settings());
+    let gateway =
+        templates(&plan.children)["lakehouse"].clone().spec.unwrap().containers[0].args.clone().unwrap();
+    for upstream in [
+        "vectord=http://lakehouse-vectors:3215",
+        "embedd=http://lakehouse-embed:3216",
+        "http://{index}-vectors:3215",
+    ] {
+        assert!(gateway.contains(&upstream.to_owned()), "{gateway:?}");
+    }
     let owners = |name: &str| {
         let child =
             plan.children.iter().find(|child| child.kind() == Kind::Deployment && child.name() == name);
@@ -277,9 +295,8 @@ fn vectors_are_removed_before_the_index_goes() {
 #[test]
 fn an_index_is_served_when_every_pod_of_every_shard_has_the_version() {
     let gateway = [pod("g", true, &[])];
-    let shard = |name: &str, shard: &str, view: View| {
-        (pod(name, true, &[("lakehouse.dev/shard", shard), ("lakehouse.dev/shards", "2")]), view)
-    };
+    let shard =
+        |name: &str, shard: &str, view: View| (pod(name, true, &[("lakehouse.dev/shard", shard)]), view);
     let served = |readers: &[(Arc<Pod>, View)]| {
         index_facts(&IndexObserved {
             namespace: "team",
@@ -291,16 +308,20 @@ fn an_index_is_served_when_every_pod_of_every_shard_has_the_version() {
             version: Some(3),
         })
     };
-    let (a, b) = (shard("a", "0", View::Version(3)), shard("b", "1", View::Version(3)));
+    let (a, b) = (shard("a", "0of2", View::Version(3)), shard("b", "1of2", View::Version(3)));
     let endpoint = "http://lakehouse.team.svc:3110/v1/vectors/index/shelf".to_owned();
     assert_eq!(served(&[a.clone(), b]), ServedFacts::Serving { endpoint, version: 3 });
     let ServedFacts::Waiting(why) = served(std::slice::from_ref(&a)) else { panic!() };
-    assert_eq!(why, "the Deployment `shelf-vectors-1` has no pod yet.");
-    let ServedFacts::Serving { version, .. } = served(&[a.clone(), shard("b", "1", View::Version(2))]) else {
+    assert_eq!(why, "the Deployment `shelf-vectors-1of2` has no pod yet.");
+    let ServedFacts::Serving { version, .. } = served(&[a.clone(), shard("b", "1of2", View::Version(2))])
+    else {
         panic!()
     };
     assert_eq!(version, 2, "the oldest counts");
-    assert!(matches!(served(&[a, shard("b", "1", View::Unreachable("x".into()))]), ServedFacts::Failed(_)));
+    assert!(matches!(
+        served(&[a, shard("b", "1of2", View::Unreachable("x".into()))]),
+        ServedFacts::Failed(_)
+    ));
 }
 
 #[test]
