@@ -50,6 +50,11 @@ impl Frame {
         })
     }
 
+    /// What is kept of a row beside its codes.
+    pub(crate) fn terms(&self, coded: Coded) -> [f32; 2] {
+        [coded.step, if self.metric == Metric::Dot { 0.0 } else { coded.square }]
+    }
+
     /// Codes a query (of length 1 under cosine).
     pub(crate) fn query(&self, vector: &[f32], target: &mut Target) {
         target.codes.clear();
@@ -166,6 +171,15 @@ pub(crate) struct Extremes {
     pub(crate) error: f32,
     pub(crate) step: f32,
     pub(crate) length: f32,
+}
+
+impl Extremes {
+    pub(crate) fn include(&mut self, coded: Coded) {
+        let Coded { step, square, error } = coded;
+        self.error = self.error.max(error);
+        self.step = self.step.max(step);
+        self.length = self.length.max(square.sqrt() + error);
+    }
 }
 
 impl Margin {

@@ -13,6 +13,7 @@ mod codes;
 mod error;
 mod filter;
 mod graph;
+mod growing;
 mod head;
 mod huge;
 mod kept;

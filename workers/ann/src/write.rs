@@ -166,20 +166,17 @@ fn code(shape: &Shape, vectors: &dyn Vectors, lengths: &[f32]) -> io::Result<Cod
         )
         .collect();
     let mut extremes = Extremes::default();
-    for &Coded { step, square, error } in &coded {
-        extremes.error = extremes.error.max(error);
-        extremes.step = extremes.step.max(step);
-        extremes.length = extremes.length.max(square.sqrt());
+    for &coded in &coded {
+        extremes.include(coded);
     }
+    let terms = coded.iter().map(|&coded| frame.terms(coded)).collect();
+    let longest = coded.iter().fold(0.0_f32, |longest, coded| longest.max(coded.square));
     let dot = shape.metric == Metric::Dot;
-    let terms = coded.iter().map(|coded| [coded.step, if dot { 0.0 } else { coded.square }]).collect();
-    let longest = extremes.length * extremes.length;
-    let extra = coded.iter().filter(|_| dot).map(|coded| (longest - coded.square).max(0.0).sqrt()).collect();
+    let extra = coded.iter().filter(|_| dot).map(|coded| (longest - coded.square).sqrt()).collect();
     if shape.quantization == Quantization::Int8 {
         // The codes are what is kept, so they are off by nothing.
         extremes.error = 0.0;
     }
-    extremes.length += extremes.error;
     Ok(Coding { frame, bytes, terms, extra, extremes })
 }
 

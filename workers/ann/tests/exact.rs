@@ -46,7 +46,7 @@ fn what_is_kept_is_what_was_given_as_far_as_the_quantization_says() {
 #[test]
 fn a_head_answers_exactly_and_at_once() {
     for metric in METRICS {
-        let rows = clustered(300, 24, 5, 4);
+        let rows = clustered(900, 24, 5, 4);
         let shape = shape(24, metric, Quantization::None);
         let head = Head::new(&shape);
         for (row, vector) in rows.0.iter().enumerate() {
