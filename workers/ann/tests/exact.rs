@@ -51,7 +51,7 @@ fn a_head_answers_exactly_and_at_once() {
         let head = Head::new(&shape);
         for (row, vector) in rows.0.iter().enumerate() {
             assert_eq!(head.push(vector), Ok(u32::try_from(row).unwrap()));
-            let all = || (0..).zip(rows.0[..=row].iter().cloned());
+            let all = || (0..).zip(&rows.0[..=row]);
             let mut found = Vec::new();
             head.search(&Query::new(&shape, vector).unwrap(), 5, None, &mut found);
             same(&found, &nearest(metric, vector, all(), 5), &format!("{metric:?} {row}"));

@@ -81,13 +81,13 @@ pub(crate) fn distance(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// The `k` nearest of these rows by their definition.
-pub(crate) fn nearest(
+pub(crate) fn nearest<V: AsRef<[f32]>>(
     metric: Metric,
     query: &[f32],
-    rows: impl Iterator<Item = (u32, Vec<f32>)>,
+    rows: impl Iterator<Item = (u32, V)>,
     k: usize,
 ) -> Vec<(u32, f64)> {
-    let mut all: Vec<_> = rows.map(|(row, vector)| (row, distance(metric, query, &vector))).collect();
+    let mut all: Vec<_> = rows.map(|(row, vector)| (row, distance(metric, query, vector.as_ref()))).collect();
     all.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
     all.truncate(k);
     all
