@@ -1,6 +1,6 @@
 """Measures our engine and its peers in turns, on the same vectors, and prints tables with ratios.
 
-    measure.py PATH/TO/engine FOLDER DIMENSION
+    measure.py PATH/TO/engine FOLDER DIMENSION [PEER …]      hnswlib, and those named of faiss, usearch, hnsw_rs; all by default
 
 Only ratios mean something: other work on the machine changes all figures. Contenders therefore take turns, search by search, and of several
 turns the fastest counts. Times are those of the processor, so that waiting for other processes is nobody's; a build's wall time is printed beside.
@@ -147,10 +147,13 @@ class Data:
 
 def main():
     engine, folder, dimension = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    peers = ["hnswlib", *(sys.argv[4:] or ["faiss", "usearch", "hnsw_rs"])]
     data = Data(folder, dimension)
     ours = Process(engine, "lakehouse", folder, dimension, OURS_EF)
-    contenders = {"lakehouse": ours, "hnswlib": Hnswlib(), "faiss": Faiss(), "usearch": Usearch()}
-    contenders["hnsw_rs"] = Process(engine, "hnsw_rs", folder, dimension, THEIRS_EF)
+    kinds = {"hnswlib": Hnswlib, "faiss": Faiss, "usearch": Usearch}
+    contenders = {"lakehouse": ours} | {name: kind() for name, kind in kinds.items() if name in peers}
+    if "hnsw_rs" in peers:
+        contenders["hnsw_rs"] = Process(engine, "hnsw_rs", folder, dimension, THEIRS_EF)
     print(f"\n{len(data.base):,} x {dimension}, cosine, M {M}, efConstruction {OURS_EF} for lakehouse and {THEIRS_EF} for the others\n")
     built(contenders, data)
     searched(contenders, data)

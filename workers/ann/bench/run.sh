@@ -2,6 +2,7 @@
 # Our vector engine beside hnswlib, faiss, usearch and hnsw_rs: build, search at equal recall, filters, memory, streaming.
 #
 #   run.sh [ROWSxDIMENSION …]      100000x768 and 500000x384 by default
+#   PEERS=hnswlib run.sh …         with fewer peers: the others take most of the time
 #
 # Vectors, the peers' virtual environment and all output lie outside the clone, under $CACHE.
 set -euo pipefail
@@ -24,5 +25,5 @@ cargo build --quiet --release -p lakehouse-ann --example engine
 for size in "$@"; do
     folder=$cache/bench/vectors-$size
     "$venv/bin/python" "$here/data.py" "$folder" "${size%x*}" "${size#*x}"
-    "$venv/bin/python" "$here/measure.py" "$CARGO_TARGET_DIR/release/examples/engine" "$folder" "${size#*x}"
+    "$venv/bin/python" "$here/measure.py" "$CARGO_TARGET_DIR/release/examples/engine" "$folder" "${size#*x}" ${PEERS:-}
 done
