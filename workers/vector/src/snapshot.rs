@@ -34,6 +34,8 @@ pub(crate) struct Snapshot {
     pub(crate) closed: bool,
     /// What cannot be read.
     pub(crate) damaged: Arc<Vec<String>>,
+    /// A segment cannot be opened.
+    pub(crate) lacks_parts: bool,
 }
 
 /// What is searched for.

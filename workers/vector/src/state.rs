@@ -46,6 +46,8 @@ pub(crate) struct State {
     /// A record of the log has ended the index.
     pub(crate) closed: bool,
     pub(crate) damaged: Arc<Vec<String>>,
+    /// A segment cannot be opened. What the log says of it must not be forgotten, so nothing is compacted.
+    pub(crate) lacks_parts: bool,
 }
 
 impl State {
@@ -59,6 +61,7 @@ impl State {
             updated_at: manifest.updated_at,
             manifest: Arc::new(manifest),
             closed: false,
+            lacks_parts: !damaged.is_empty(),
             damaged: Arc::new(damaged),
         };
         state.fields = Arc::new(state.all_fields());
@@ -88,6 +91,7 @@ impl State {
             updated_at: self.updated_at,
             closed: self.closed,
             damaged: Arc::clone(&self.damaged),
+            lacks_parts: self.lacks_parts,
         }
     }
 

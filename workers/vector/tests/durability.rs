@@ -219,6 +219,11 @@ async fn a_damaged_end_of_the_log_is_cut_and_the_rest_serves() {
     let third = Served::over(&store).await;
     assert_eq!(third.length("shelf").await, 3);
     assert_eq!(third.item("shelf", "d").await["id"], "d");
+    // Once what is whole is in a segment, nothing is damaged any more.
+    third.vectord.flush().await.unwrap();
+    let fourth = Served::over(&store).await;
+    let (_, info) = fourth.get("/vectors/index/shelf").await;
+    assert_eq!((&info["length"], info.get("damaged")), (&json!(3), None));
 }
 
 #[tokio::test]

@@ -71,8 +71,7 @@ impl Live {
         let _place = self.context.flushing.acquire().await;
         let base = {
             let mut state = self.state.lock().await;
-            // What a damaged part holds is not known: nothing that the log says of it may be forgotten.
-            if state.next == state.manifest.log_from || state.closed || !state.damaged.is_empty() {
+            if state.next == state.manifest.log_from || state.closed || state.lacks_parts {
                 return Ok(());
             }
             let base = state.snapshot();
@@ -208,7 +207,7 @@ impl Live {
     /// Makes one segment of several; says whether it did.
     async fn merge(&self) -> Result<bool> {
         let base = self.snapshot();
-        if self.log.is_none() || !base.damaged.is_empty() {
+        if self.log.is_none() || base.lacks_parts {
             return Ok(false);
         }
         let sources = mergeable(&base, self.context.tuning.fan_in, self.context.tuning.flush_rows);

@@ -148,7 +148,7 @@ pub(super) async fn load(
 /// The same version with the segments of all shards.
 pub(super) async fn whole(context: &Context, snapshot: &Snapshot) -> Result<Snapshot> {
     let (parts, damaged) = open_segments(context, &snapshot.manifest, None, &snapshot.parts).await?;
-    Ok(Snapshot { parts, damaged: Arc::new(damaged), ..snapshot.clone() })
+    Ok(Snapshot { parts, lacks_parts: !damaged.is_empty(), damaged: Arc::new(damaged), ..snapshot.clone() })
 }
 
 async fn open_segments(

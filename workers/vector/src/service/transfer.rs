@@ -42,7 +42,7 @@ pub(super) async fn export(State(vectord): State<Vectord>, name: Name) -> Result
     let name = checked(name)?;
     let live = vectord.live(&name).await?;
     let snapshot = live.whole().await?;
-    if let Some(damage) = snapshot.incomplete() {
+    if let Some(damage) = snapshot.incomplete().filter(|_| snapshot.lacks_parts) {
         return Err(Error::damaged(&name, format!("it cannot be exported in full: {damage}")).into());
     }
     let (sender, receiver) = mpsc::channel(WAITING);
