@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test e2e cluster image lint fmt generate bench bench-operator bench-vectors build release env doctor
+.PHONY: help quickstart test e2e cluster image lint fmt generate bench bench-embed bench-operator bench-vectors build release env doctor
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lakehouse
 export CARGO_TARGET_DIR ?= $(CACHE)/target
@@ -51,6 +51,9 @@ bench: release ## Measure ingest and SQL beside their peers (fetches them from P
 	workers/ingest/bench/run.sh
 	workers/query/bench/run.sh
 	workers/build/bench/run.sh
+
+bench-embed: doctor $(LIBDUCKDB) ## Measure local embeddings beside sentence-transformers (fetches PyTorch from PyPI: 3 GB)
+	workers/model/bench/run.sh
 
 bench-operator: doctor-test $(LIBDUCKDB) ## Measure the operator: a thousand Datasets with played pods; one with real pods (root on Linux)
 	cargo test --release --package lakehouse-operator --test thousand -- --ignored --nocapture

@@ -3,8 +3,6 @@
 
 mod support;
 
-use std::time::Duration;
-
 use axum::{
     Router,
     body::Body,
@@ -39,8 +37,8 @@ async fn texts_become_vectors_with_the_identity_of_the_model() {
     let (_, default) = post(&fixture, "/embed/identity", json!({})).await;
     assert_eq!((&named, &default), (&identity, &identity));
     post(&fixture, "/embed", json!({"texts": ["ab"], "model": ""})).await;
-    let (_, stats) = call(&fixture, Method::GET, "/embed/stats", String::new()).await;
-    assert_eq!((&stats["hits"], &stats["misses"], &stats["size"]), (&json!(1), &json!(2), &json!(2)));
+    let (_, counted) = call(&fixture, Method::GET, "/embed/stats", String::new()).await;
+    assert_eq!((&counted["hits"], &counted["misses"], &counted["size"]), (&json!(1), &json!(2), &json!(2)));
     let (_, models) = call(&fixture, Method::GET, "/embed/models", String::new()).await;
     assert_eq!(models, json!({"default": "local/length", "models": ["local/length"]}));
 }
@@ -183,7 +181,13 @@ async fn the_client_takes_lists_of_any_length() {
     let (server, client) = served(&fixture.embedd, "right").await;
     let mut list: Vec<String> = (0..5_000).map(|number| "x".repeat(1 + number % 7)).collect();
     let embedded = client.embed("", &list).await.unwrap();
-    assert!(embedded.vectors.iter().zip(&list).all(|(vector, text)| vector[1] == text.len() as f32 / 2.0));
+    assert!(
+        embedded
+            .vectors
+            .iter()
+            .zip(&list)
+            .all(|(vector, text)| vector[..] == [text.len() as f32, text.len() as f32 / 2.0])
+    );
     assert_eq!(embedded.vectors.len(), 5_000);
     list[4_500].clear();
     assert_eq!(client.embed("", &list).await.unwrap_err().item, Some(4_500));
