@@ -56,7 +56,6 @@ impl Ollama {
     /// Panics, with a sentence, when it cannot be built or does not start.
     pub fn start() -> Self {
         let binary = build();
-        let mut last_words = String::new();
         for _ in 0..ATTEMPTS {
             let ollama = Self::spawn(&binary);
             if ollama.becomes_ready() {
@@ -64,9 +63,8 @@ impl Ollama {
                 ollama.create(Self::CHAT, gguf::write_chat);
                 return ollama;
             }
-            last_words = ollama.log();
         }
-        panic!("Ollama did not start: {last_words}");
+        panic!("Ollama did not start: every port that was free was taken a moment later");
     }
 
     /// `http://127.0.0.1:<port>`
@@ -105,25 +103,29 @@ impl Ollama {
         Self { binary: binary.to_owned(), folder, port, keeper }
     }
 
+    /// Not where another process took its port.
     fn becomes_ready(&self) -> bool {
         let asked = Instant::now();
-        while asked.elapsed() < START {
-            if self.is_ready() {
-                return true;
+        while !self.is_ready() {
+            let log = self.log();
+            if log.contains("address already in use") {
+                return false;
             }
-            if self.log().contains("address already in use") {
-                break;
-            }
+            assert!(
+                asked.elapsed() < START,
+                "Ollama did not start: {}",
+                log.get(log.len().saturating_sub(2_000)..).unwrap_or(&log)
+            );
             thread::sleep(Duration::from_millis(50));
         }
-        false
+        true
     }
 
     fn is_ready(&self) -> bool {
         let ask = || -> std::io::Result<bool> {
             let mut server = TcpStream::connect(("127.0.0.1", self.port))?;
             server.set_read_timeout(Some(Duration::from_secs(5)))?;
-            server.write_all(b"GET /api/version HTTP/1.0\r\nHost: ollama\r\n\r\n")?;
+            server.write_all(b"GET /api/version HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")?;
             let mut status = [0; 12];
             server.read_exact(&mut status)?;
             Ok(status.ends_with(b" 200"))
@@ -134,7 +136,9 @@ impl Ollama {
     fn create(&self, name: &str, write: impl FnOnce(&Path) -> std::io::Result<()>) {
         write(&self.folder.join(format!("{name}.gguf"))).expect("a model's file");
         let recipe = self.folder.join(format!("{name}.Modelfile"));
-        fs::write(&recipe, format!("FROM ./{name}.gguf\n")).expect("a model's recipe");
+        // Its threads wait for each other without sleep, which takes for ever on a busy machine; one waits for nobody.
+        let words = format!("FROM ./{name}.gguf\nPARAMETER num_thread 1\n");
+        fs::write(&recipe, words).expect("a model's recipe");
         let created = self.command().args(["create", name, "-f"]).arg(&recipe).output();
         let created = created.expect("Ollama's own client starts");
         assert!(

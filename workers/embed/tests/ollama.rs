@@ -20,19 +20,19 @@ async fn a_real_ollama_embeds_refuses_and_changes_its_model() {
 }
 
 async fn embeds(fixture: &Fixture) {
-    let identity = fixture.embedd.identity(Ollama::EMBED).await.unwrap();
+    let identity = fixture.embedd.identity("home/tiny-embed").await.unwrap();
     assert_eq!(identity.model, "home/tiny-embed");
     assert_eq!((identity.dimension as usize, identity.normalised), (Ollama::DIMENSION, true));
     let digest = identity.digest.strip_prefix("sha256:").unwrap();
     assert!(digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()), "{digest}");
 
     // More texts than go in one request; each has its own vector, the same one alone as in a list.
-    let list: Vec<String> = (0..150).map(|number| format!("text number {number}")).collect();
+    let list: Vec<String> = (0..70).map(|number| format!("text number {number}")).collect();
     let embedded = fixture.embedd.embed("home/tiny-embed", &list).await.unwrap();
     assert_eq!(embedded.identity, identity);
     let fresh = Fixture::new(fixture.providers.borrow().providers.clone());
-    let alone = fresh.embedd.embed(Ollama::EMBED, &texts(["text number 149"])).await.unwrap();
-    let (among, alone) = (&plain(&embedded.vectors)[149], &plain(&alone.vectors)[0]);
+    let alone = fresh.embedd.embed("home/tiny-embed", &texts(["text number 69"])).await.unwrap();
+    let (among, alone) = (&plain(&embedded.vectors)[69], &plain(&alone.vectors)[0]);
     assert!(among.iter().zip(alone).all(|(x, y)| (x - y).abs() < 1e-4), "{among:?} {alone:?}");
     assert_ne!(embedded.vectors[0], embedded.vectors[1]);
 }
@@ -40,7 +40,7 @@ async fn embeds(fixture: &Fixture) {
 async fn refuses_what_is_too_long(fixture: &Fixture) {
     let mut list = texts(["short", "also short", "", "short again"]);
     list[2] = "x".repeat(2 * Ollama::CONTEXT);
-    let error = fixture.embedd.embed(Ollama::EMBED, &list).await.unwrap_err();
+    let error = fixture.embedd.embed("home/tiny-embed", &list).await.unwrap_err();
     assert_eq!((error.reason, error.item), (Reason::TooLong, Some(2)), "{error}");
     assert!(error.message.starts_with("texts[2]: provider `home` answered 400: "), "{error}");
 }

@@ -5,7 +5,7 @@
 use std::{error::Error, fs, hint::black_box, path::Path, sync::Arc, time::Instant};
 
 use lakehouse_contract::provider::Providers;
-use lakehouse_embed::{Embedd, Embedder, LocalModel, Settings};
+use lakehouse_embed::{EmbedError, Embedd, Embedder, LocalModel, Settings};
 use lakehouse_http::Metrics;
 use lakehouse_model::{Lexical, Models, SentenceTransformer};
 use serde_json::json;
@@ -21,9 +21,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let lexical = Lexical::named("lexical").ok_or("lexical is always there")?;
     let many: Vec<&str> = texts.iter().cycle().copied().take(100_000).collect();
-    let (one_thread, _) = texts_per_second(&many, || {
-        Ok(many.iter().map(|text| lexical.vector(text)).collect::<Vec<_>>())
-    })?;
+    let (one_thread, _) =
+        texts_per_second(&many, || Ok(many.iter().map(|text| lexical.vector(text)).collect::<Vec<_>>()))?;
     let (all_threads, _) = texts_per_second(&many, || lexical.embed(&many))?;
     println!(
         "{}",
@@ -39,9 +38,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// The best of three.
-fn texts_per_second<T, E: Error + 'static>(
+fn texts_per_second<T>(
     texts: &[&str],
-    embed: impl Fn() -> Result<T, E>,
+    embed: impl Fn() -> Result<T, EmbedError>,
 ) -> Result<(f64, T), Box<dyn Error>> {
     let mut best = 0.0_f64;
     let mut made = embed()?;
