@@ -84,4 +84,5 @@ doctor:
 	@$(call need,cc,a C compiler links the binary (Debian: apt-get install gcc libc6-dev).)
 
 doctor-test: doctor
-	@$(call need,go,the tests build a MinIO server and a Kubernetes with Go 1.25 or newer (https://go.dev/dl).)
+	@$(call need,go,the tests build the servers of MinIO and Ollama and a Kubernetes with Go 1.25 or newer (https://go.dev/dl).)
+	@$(call need,c++,the tests build an Ollama with it (Debian: apt-get install g++).)
