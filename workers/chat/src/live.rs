@@ -1,0 +1,272 @@
+//! An answer in pieces, from the provider's bytes to the client's. Dropped when the client leaves, and its connection with it: so
+//! the provider learns of it at once.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, stream};
+use reqwest::Response;
+use tokio::time::{Instant, timeout_at};
+use tracing::warn;
+
+use crate::{
+    ChatError,
+    ask::{Ask, Door},
+    door::{Labels, Writer},
+    event::{Collected, Event, Fault, Usage},
+    gate::Place,
+    metrics::{Numbers, Outcome},
+    protocol::{self, Decoder, openai::Passing},
+    upstream::{Deadline, Upstream, innermost},
+};
+
+/// How long a connection may stay open after the last piece of its answer, so that it can be used again.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// What becomes of the provider's bytes.
+enum Flow {
+    Pass(Passing),
+    Translate { decoder: Decoder, writer: Writer },
+    Collect { decoder: Decoder, collected: Box<Collected> },
+}
+
+/// A request that a provider works on. When it is dropped without a verdict, the client has left.
+pub(crate) struct Meter {
+    upstream: Arc<Upstream>,
+    model: String,
+    numbers: Numbers,
+    begun: Instant,
+    judged: bool,
+    _place: Place,
+}
+
+impl Meter {
+    pub(crate) fn new(upstream: Arc<Upstream>, model: String, numbers: Numbers, place: Place) -> Self {
+        numbers.begun(&upstream.name);
+        Self { upstream, model, numbers, begun: Instant::now(), judged: false, _place: place }
+    }
+
+    pub(crate) fn model(&self) -> &str {
+        &self.model
+    }
+
+    pub(crate) fn first_token(&self, after: Duration) {
+        self.numbers.first_token(&self.upstream.name, &self.model, after);
+        self.upstream.worked();
+    }
+
+    /// The answer is whole.
+    pub(crate) fn answered(mut self, usage: Usage) {
+        self.upstream.worked();
+        self.end(Outcome::Answered, usage);
+    }
+
+    pub(crate) fn failed(mut self, error: &ChatError) {
+        self.upstream.failed(error);
+        self.end(Outcome::Failed(error.kind), Usage::default());
+    }
+
+    fn end(&mut self, outcome: Outcome, usage: Usage) {
+        self.judged = true;
+        self.numbers.ended(&self.upstream.name, &self.model, outcome, self.begun.elapsed(), usage);
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        if !self.judged {
+            self.end(Outcome::ClientLeft, Usage::default());
+        }
+    }
+}
+
+/// An answer whose first piece is waited for.
+pub(crate) struct Begun {
+    response: Response,
+    flow: Flow,
+    door: Door,
+    idle: Duration,
+    total: Deadline,
+    /// What can be sent on.
+    out: BytesMut,
+    /// Whether a piece has come.
+    opened: bool,
+    ended: bool,
+    usage: Usage,
+}
+
+impl Begun {
+    pub(crate) fn new(
+        response: Response,
+        upstream: &Upstream,
+        ask: &Ask,
+        labels: Labels,
+        total: Deadline,
+    ) -> Self {
+        let decoder = || Decoder::new(upstream.protocol);
+        let flow = match ask.door {
+            _ if !ask.stream => Flow::Collect { decoder: decoder(), collected: Box::default() },
+            Door::OpenAi { usage } if protocol::passes(upstream.protocol, ask.door) => {
+                Flow::Pass(Passing::new(usage))
+            }
+            door => Flow::Translate { decoder: decoder(), writer: Writer::new(door, labels) },
+        };
+        Self {
+            response,
+            flow,
+            door: ask.door,
+            idle: upstream.timeouts.idle,
+            total,
+            out: BytesMut::new(),
+            opened: false,
+            ended: false,
+            usage: Usage::default(),
+        }
+    }
+
+    /// Waits for the first piece, or for an answer that ends without one.
+    pub(crate) async fn first_piece(
+        &mut self,
+        upstream: &Upstream,
+        deadline: Deadline,
+    ) -> Result<(), ChatError> {
+        while !self.opened && !self.ended {
+            self.step(deadline).await.map_err(|fault| upstream.fault(fault))?;
+        }
+        Ok(())
+    }
+
+    /// Waits for all of it.
+    pub(crate) async fn collect(mut self, upstream: &Upstream) -> Result<Collected, ChatError> {
+        while !self.ended {
+            let deadline = Deadline::silence(self.idle).or(self.total);
+            self.step(deadline).await.map_err(|fault| upstream.fault(fault))?;
+        }
+        Ok(match self.flow {
+            Flow::Collect { collected, .. } => *collected,
+            Flow::Pass(_) | Flow::Translate { .. } => Collected::default(),
+        })
+    }
+
+    pub(crate) fn metered(self: Box<Self>, meter: Meter) -> Live {
+        Live { begun: self, meter: Some(meter) }
+    }
+
+    /// Takes the next bytes of the provider.
+    async fn step(&mut self, deadline: Deadline) -> Result<(), Fault> {
+        match timeout_at(deadline.at(), self.response.chunk()).await {
+            Ok(Ok(Some(bytes))) => self.take(&bytes),
+            Ok(Ok(None)) => self.finish(),
+            // The answer was whole before the connection broke.
+            Ok(Err(_)) | Err(_) if self.is_done() => self.finish(),
+            Ok(Err(error)) => Err(Fault::Cut(innermost(&error))),
+            Err(_) => Err(deadline.fault()),
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let mut events = Vec::new();
+        let taken = match &mut self.flow {
+            Flow::Pass(passing) => {
+                let taken = passing.push(bytes, &mut self.out);
+                self.opened |= !self.out.is_empty();
+                taken
+            }
+            Flow::Translate { decoder, .. } | Flow::Collect { decoder, .. } => {
+                decoder.push(bytes, &mut events)
+            }
+        };
+        // What came before the fault is the client's.
+        self.hand_on(events);
+        taken
+    }
+
+    fn finish(&mut self) -> Result<(), Fault> {
+        self.ended = true;
+        let mut events = Vec::new();
+        let ended = match &mut self.flow {
+            Flow::Pass(passing) => {
+                let ended = passing.end(&mut self.out);
+                self.usage = passing.usage().unwrap_or_default();
+                ended
+            }
+            Flow::Translate { decoder, .. } | Flow::Collect { decoder, .. } => decoder.end(&mut events),
+        };
+        self.hand_on(events);
+        if let (Ok(()), Flow::Translate { writer, .. }) = (&ended, &mut self.flow) {
+            writer.end(&mut self.out);
+        }
+        ended
+    }
+
+    fn hand_on(&mut self, events: Vec<Event>) {
+        self.opened |= !events.is_empty();
+        for event in events {
+            if let Event::Usage(usage) = event {
+                self.usage = usage;
+            }
+            match &mut self.flow {
+                Flow::Translate { writer, .. } => writer.write(event, &mut self.out),
+                Flow::Collect { collected, .. } => collected.add(event),
+                Flow::Pass(_) => {}
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        match &self.flow {
+            Flow::Pass(passing) => passing.is_done(),
+            Flow::Translate { decoder, .. } | Flow::Collect { decoder, .. } => decoder.is_done(),
+        }
+    }
+}
+
+/// An answer in pieces that goes to a client.
+pub(crate) struct Live {
+    begun: Box<Begun>,
+    /// Gone when the answer has its verdict.
+    meter: Option<Meter>,
+}
+
+impl Live {
+    /// The client's bytes. The stream itself never fails: a failure is its last event.
+    pub(crate) fn pieces(self) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> + Send {
+        stream::unfold(self, |mut live| async move { live.next().await.map(|piece| (Ok(piece), live)) })
+    }
+
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if !self.begun.out.is_empty() {
+                return Some(self.begun.out.split().freeze());
+            }
+            // A verdict and nothing left to send: that was all.
+            self.meter.as_ref()?;
+            if self.begun.ended {
+                self.judge(None);
+                return None;
+            }
+            let begun = &mut self.begun;
+            let patience = if begun.is_done() { LINGER } else { begun.idle };
+            let deadline = Deadline::silence(patience).or(begun.total);
+            if let Err(fault) = begun.step(deadline).await {
+                self.judge(Some(fault));
+            } else if self.begun.ended {
+                self.judge(None);
+            }
+        }
+    }
+
+    /// Counts the answer, and tells the client where it broke off.
+    fn judge(&mut self, fault: Option<Fault>) {
+        let Some(meter) = self.meter.take() else { return };
+        match fault {
+            None => meter.answered(self.begun.usage),
+            Some(fault) => {
+                let error = meter.upstream.fault(fault);
+                warn!(provider = %meter.upstream.name, model = meter.model, %error, "An answer broke off");
+                meter.failed(&error);
+                Ask::failed(self.begun.door, error, &mut self.begun.out);
+            }
+        }
+    }
+}

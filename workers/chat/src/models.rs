@@ -1,0 +1,95 @@
+//! Which models there are, and how their providers are.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use lakehouse_contract::chat::{ProviderInfo, ProviderList};
+
+use crate::{
+    Chatd,
+    fleet::Fleet,
+    upstream::{Models, Upstream},
+};
+
+/// A model that can be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelInfo {
+    /// The name to ask for.
+    pub name: String,
+    /// Who has it.
+    pub provider: Arc<str>,
+    /// As the provider knows it.
+    pub model: String,
+    /// Whether the local hot path may use it.
+    pub weak: bool,
+    /// Whether the name is a tier.
+    pub tier: bool,
+}
+
+impl Chatd {
+    /// Every model under a name that leads to it, tiers first. A provider that does not answer has none.
+    pub async fn models(&self) -> Vec<ModelInfo> {
+        let fleet = self.0.fleet.load_full();
+        let lists = lists(&fleet).await;
+        let mut models = Vec::new();
+        for (tier, place) in fleet.table.tiers() {
+            let upstream = &fleet.upstreams[place];
+            models.push(info(upstream, tier.to_owned(), &upstream.config.tiers[tier], true));
+        }
+        for (place, (upstream, list)) in fleet.upstreams.iter().zip(lists).enumerate() {
+            for model in offered(upstream, &list) {
+                if let Some(name) = fleet.table.public_name(place, model) {
+                    models.push(info(upstream, name, model, false));
+                }
+            }
+        }
+        models
+    }
+
+    /// Every provider: what it claims, what it has, and how it is.
+    pub async fn providers(&self) -> ProviderList {
+        let fleet = self.0.fleet.load_full();
+        let lists = lists(&fleet).await;
+        let (table, numbers) = (&fleet.table, &self.0.numbers);
+        let told = fleet.upstreams.iter().zip(lists).enumerate().map(|(place, (upstream, list))| {
+            let models = offered(upstream, &list).to_vec();
+            let error = upstream.complaint().or(list.err());
+            let config = &upstream.config;
+            ProviderInfo {
+                name: config.name.clone(),
+                kind: config.kind,
+                endpoint: upstream.endpoint(),
+                default: table.is_default(place),
+                prefixes: table.prefixes(place).to_vec(),
+                suffixes: table.suffixes(place).to_vec(),
+                models,
+                tiers: config.tiers.clone(),
+                weak_models: config.weak_models.clone(),
+                fallback: config.fallback.clone(),
+                healthy: error.is_none() && !upstream.is_resting(),
+                in_flight: numbers.in_flight(&config.name),
+                conflicts: table.conflicts(place).to_vec(),
+                error,
+            }
+        });
+        ProviderList { providers: told.collect() }
+    }
+}
+
+async fn lists(fleet: &Fleet) -> Vec<Models> {
+    join_all(fleet.upstreams.iter().map(|upstream| upstream.models())).await
+}
+
+/// The allow-list, or what the provider lists.
+fn offered<'a>(upstream: &'a Upstream, list: &'a Models) -> &'a [String] {
+    match (upstream.config.models.as_slice(), list) {
+        ([], Ok(models)) => models,
+        ([], Err(_)) => &[],
+        (allowed, _) => allowed,
+    }
+}
+
+fn info(upstream: &Upstream, name: String, model: &str, tier: bool) -> ModelInfo {
+    let weak = upstream.config.weak_models.iter().any(|weak| weak == model);
+    ModelInfo { name, provider: upstream.name.clone(), model: model.to_owned(), weak, tier }
+}
