@@ -12,6 +12,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use axum::http::header;
 use bytes::Bytes;
 use lakehouse_contract::provider::Providers;
 use tokio::{
@@ -29,7 +30,7 @@ use crate::{
     fleet::{Candidate, Fleet},
     live::{Begun, Live, Meter},
     metrics::Numbers,
-    protocol::{self, Outgoing, openai},
+    protocol::{self, Outgoing, Protocol, openai},
     upstream::{Deadline, Upstream},
 };
 
@@ -166,6 +167,13 @@ async fn attempt(
     if outgoing.stream {
         let first = Deadline::silence(upstream.timeouts.first_token).or(total);
         let answer = upstream.send(outgoing, first).await?;
+        let media_type = answer.headers().get(header::CONTENT_TYPE);
+        // Lines of JSON may go by that name; events do not.
+        let is_whole =
+            media_type.is_some_and(|media_type| media_type.as_bytes().starts_with(b"application/json"));
+        if is_whole && upstream.protocol != Protocol::Ollama {
+            return Err(upstream.unstreamed(answer, first).await);
+        }
         let mut begun = Begun::new(answer, upstream, ask, labels.clone(), total);
         begun.first_piece(upstream, first).await?;
         meter.first_token(start.elapsed());

@@ -29,7 +29,8 @@ pub(crate) struct Gate {
     patience: Duration,
 }
 
-/// When the last requests of a minute were let through. Who waits for a turn holds the lock, which is given in the order of arrival.
+/// When the last requests of a minute were let through. Who waits for a turn holds the lock, which is given in the order of
+/// arrival.
 #[derive(Debug)]
 struct Rate {
     limit: usize,

@@ -1,7 +1,8 @@
 //! Language models behind one door: routing by model name, providers, streaming, and chatd.
 //!
-//! Receives the list of providers, as a channel that is followed, and requests by model name; hands on answers in the shape of the
-//! door that they were asked through. A stream that was begun goes on with the provider that it began with, whatever becomes of the list.
+//! Receives the list of providers, as a channel that is followed, and requests by model name; hands on answers in the shape
+//! of the door that they were asked through. A stream that was begun goes on with the provider that it began with, whatever
+//! becomes of the list.
 //!
 //! ```text
 //! request ─► ask ─► route ─► candidates ─► upstream (limits, key, protocol) ─► live ─► pieces

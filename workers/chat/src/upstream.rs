@@ -95,7 +95,8 @@ impl Upstream {
 
     /// Whether it is OpenAI itself.
     pub(crate) fn is_openai(&self) -> bool {
-        self.config.kind == ProviderKind::OpenAI && self.config.url.is_none()
+        let own = |link: &Link| link.base.host_str() == Some("api.openai.com");
+        self.config.kind == ProviderKind::OpenAI && self.link.as_ref().is_ok_and(own)
     }
 
     /// Reads its key's file again.
@@ -148,9 +149,14 @@ impl Upstream {
 
     /// A request to it came to nothing.
     pub(crate) fn failed(&self, error: &ChatError) {
-        if error.is_outage() && self.breaker.failure(&error.message) {
-            self.numbers.resting(&self.name, true);
-            warn!(provider = %self.name, %error, "`{}` is left alone for a while", self.name);
+        if error.is_outage() {
+            if self.breaker.failure(&error.message) {
+                self.numbers.resting(&self.name, true);
+                warn!(provider = %self.name, %error, "`{}` is left alone for a while", self.name);
+            }
+        } else if error.upstream_status.is_some() {
+            // It said no, so it is there.
+            self.worked();
         }
     }
 
@@ -244,6 +250,19 @@ impl Upstream {
         let what =
             if error.is_connect() { "cannot be reached" } else { "closed the connection without an answer" };
         self.error(Kind::Unavailable, format!("`{name}` {what}: {}", innermost(error)))
+    }
+
+    /// An answer that came whole where pieces were asked for: an error with the status of a success, most likely.
+    pub(crate) async fn unstreamed(&self, answer: Response, deadline: Deadline) -> ChatError {
+        let body = match self.body(answer, deadline, MAX_COMPLAINT).await {
+            Ok(body) => body,
+            Err(error) => return error,
+        };
+        let parsed: Value = serde_json::from_slice(&body).unwrap_or_default();
+        self.fault(match parsed.get("error") {
+            Some(error) => protocol::said(error),
+            None => Fault::Malformed("it is no stream".to_owned()),
+        })
     }
 
     /// The whole answer to a request for one.

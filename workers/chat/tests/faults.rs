@@ -185,6 +185,25 @@ async fn a_broken_stream_ends_with_an_error_event() {
 }
 
 #[tokio::test]
+async fn an_error_with_the_status_of_a_success_is_one() {
+    let upstream = Upstream::start(|_| {
+        let told = json!({"error": {"message": "Insufficient credits", "code": 402}});
+        Box::pin(async move { answer(200, &told) })
+    })
+    .await;
+    let chat = Chat::start(json!([{"name": "up", "type": "OpenRouter", "url": upstream.url}])).await;
+    for (path, stream) in
+        [("/chat", false), ("/chat", true), ("/chat/completions", false), ("/chat/completions", true)]
+    {
+        let (status, told) = chat.ask(path, &say("openrouter/m", json!({"stream": stream}))).await;
+        assert_eq!(
+            (status, &told["error"]["message"]),
+            (502, &json!("`up` answered 402: Insufficient credits"))
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_callers_mistake_is_400_with_its_field_in_each_doors_shape() {
     let chat = Chat::start(json!([{"name": "up", "type": "Ollama", "url": "http://127.0.0.1:1"}])).await;
     let (status, told) = chat.ask("/chat", &json!({"model": "ollama/m"})).await;

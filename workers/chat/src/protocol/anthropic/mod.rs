@@ -1,16 +1,17 @@
 //! Anthropic's protocol: `POST /v1/messages`, answered with server-sent events (docs.anthropic.com, API reference, Messages and
 //! Streaming Messages).
 
-use serde::Deserialize;
+mod answer;
+
 use serde_json::{Map, Value, json, value::RawValue};
 
 use super::messages::{self, Format, Message, Part, Role, TRANSLATED, Tool, ToolChoice};
 use crate::{
     ChatError,
     ask::{Ask, Fields},
-    event::{Event, Fault, Finish, Usage},
-    wire::Sse,
 };
+
+pub(crate) use answer::Decoder;
 
 /// The version that this file was written against.
 pub(crate) const VERSION: &str = "2023-06-01";
@@ -96,7 +97,8 @@ fn text(message: &Message) -> String {
     texts.collect()
 }
 
-/// User and assistant take turns, and the results of functions are the user's. All results that follow one turn belong into one message.
+/// User and assistant take turns, and the results of functions are the user's. All results that follow one turn belong into
+/// one message.
 fn turns(conversation: &[Message]) -> Value {
     let mut turns: Vec<(&str, Vec<Value>)> = Vec::new();
     for message in conversation {
@@ -187,184 +189,6 @@ fn budget(fields: &Fields, limit: Option<u64>) -> Result<Option<u64>, ChatError>
     }
 }
 
-/// Reads an answer.
-#[derive(Debug, Default)]
-pub(crate) struct Decoder {
-    sse: Sse,
-    state: State,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    usage: Usage,
-    /// The block that is open, where it is a call: its number among the calls, and whether its arguments have begun.
-    call: Option<(u32, bool)>,
-    calls: u32,
-    done: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Said {
-    MessageStart {
-        message: Start,
-    },
-    ContentBlockStart {
-        content_block: Block,
-    },
-    ContentBlockDelta {
-        delta: Delta,
-    },
-    ContentBlockStop,
-    MessageDelta {
-        delta: End,
-        #[serde(default)]
-        usage: Tokens,
-    },
-    MessageStop,
-    Error {
-        error: Value,
-    },
-    /// Pings, and what later versions add.
-    #[serde(other)]
-    Other,
-}
-
-#[derive(Deserialize)]
-struct Start {
-    #[serde(default)]
-    usage: Tokens,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Tokens {
-    #[serde(rename = "input_tokens")]
-    input: Option<u64>,
-    #[serde(rename = "cache_creation_input_tokens")]
-    cache_creation: Option<u64>,
-    #[serde(rename = "cache_read_input_tokens")]
-    cache_read: Option<u64>,
-    #[serde(rename = "output_tokens")]
-    output: Option<u64>,
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Block {
-    Text {
-        #[serde(default)]
-        text: String,
-    },
-    ToolUse {
-        id: String,
-        name: String,
-    },
-    #[serde(other)]
-    Other,
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "type")]
-enum Delta {
-    #[serde(rename = "text_delta")]
-    Text { text: String },
-    #[serde(rename = "input_json_delta")]
-    InputJson { partial_json: String },
-    #[serde(rename = "thinking_delta")]
-    Thinking { thinking: String },
-    #[serde(other)]
-    Other,
-}
-
-#[derive(Deserialize)]
-struct End {
-    #[serde(default)]
-    stop_reason: Option<String>,
-}
-
-impl Decoder {
-    pub(crate) fn push(&mut self, bytes: &[u8], events: &mut Vec<Event>) -> Result<(), Fault> {
-        let Self { sse, state } = self;
-        sse.push(bytes, |data| state.said(data, events))
-    }
-
-    pub(crate) fn end(&mut self, events: &mut Vec<Event>) -> Result<(), Fault> {
-        let Self { sse, state } = self;
-        match sse.end(|data| state.said(data, events)) {
-            Err(said @ Fault::Said { .. }) => Err(said),
-            _ if state.done => Ok(()),
-            _ => Err(Fault::Truncated),
-        }
-    }
-
-    pub(crate) fn is_done(&self) -> bool {
-        self.state.done
-    }
-}
-
-impl State {
-    fn said(&mut self, data: &[u8], events: &mut Vec<Event>) -> Result<(), Fault> {
-        match serde_json::from_slice(data).map_err(|error| Fault::json(&error))? {
-            Said::MessageStart { message } => self.count(&message.usage),
-            Said::ContentBlockStart { content_block: Block::ToolUse { id, name } } => {
-                let index = self.calls;
-                self.calls += 1;
-                self.call = Some((index, false));
-                events.push(Event::Tool { index, id, name });
-            }
-            Said::ContentBlockStart { content_block: Block::Text { text } } if !text.is_empty() => {
-                events.push(Event::Text(text));
-            }
-            Said::ContentBlockDelta { delta: Delta::Text { text } } => events.push(Event::Text(text)),
-            Said::ContentBlockDelta { delta: Delta::Thinking { thinking } } => {
-                events.push(Event::Thinking(thinking));
-            }
-            Said::ContentBlockDelta { delta: Delta::InputJson { partial_json: json } } => {
-                if let Some((index, begun)) = self.call.as_mut().filter(|_| !json.is_empty()) {
-                    *begun = true;
-                    events.push(Event::Arguments { index: *index, json });
-                }
-            }
-            Said::ContentBlockStop => {
-                // A function without arguments is called with none; JSON has a word for that.
-                if let Some((index, false)) = self.call.take() {
-                    events.push(Event::Arguments { index, json: "{}".to_owned() });
-                }
-            }
-            Said::MessageDelta { delta, usage } => {
-                self.count(&usage);
-                events.push(Event::Usage(self.usage));
-                if let Some(reason) = delta.stop_reason {
-                    events.push(Event::Finish(finish(&reason)));
-                }
-            }
-            Said::MessageStop => self.done = true,
-            Said::Error { error } => return Err(super::said(&error)),
-            Said::ContentBlockStart { .. } | Said::ContentBlockDelta { .. } | Said::Other => {}
-        }
-        Ok(())
-    }
-
-    /// Counts are told several times, each the sum so far. OpenAI's count of a prompt has the cached part in it.
-    fn count(&mut self, tokens: &Tokens) {
-        if let Some(input) = tokens.input {
-            let cached = tokens.cache_creation.unwrap_or(0) + tokens.cache_read.unwrap_or(0);
-            self.usage.prompt_tokens = self.usage.prompt_tokens.max(input + cached);
-        }
-        self.usage.completion_tokens = tokens.output.unwrap_or(self.usage.completion_tokens);
-    }
-}
-
-fn finish(reason: &str) -> Finish {
-    match reason {
-        "max_tokens" | "model_context_window_exceeded" => Finish::Length,
-        "tool_use" => Finish::ToolCalls,
-        "refusal" => Finish::Filter,
-        _ => Finish::Stop,
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::needless_pass_by_value, reason = "`json!` in a call reads better without a `&`")]
 mod tests {
@@ -443,88 +267,6 @@ mod tests {
         assert_eq!(told(json!({"think": true, "max_tokens": 100})).unwrap_err().field.unwrap(), "max_tokens");
     }
 
-    /// From the documentation's examples of a stream with thoughts and a call.
-    #[test]
-    fn an_answer_is_read_with_thoughts_calls_and_tokens() {
-        let stream = r#"event: message_start
-data: {"type":"message_start","message":{"id":"msg_1","type":"message","role":"assistant","content":[],"model":"m","stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":25,"cache_read_input_tokens":5,"output_tokens":1}}}
-
-event: content_block_start
-data: {"type":"content_block_start","index":0,"content_block":{"type":"thinking","thinking":"","signature":""}}
-
-event: ping
-data: {"type": "ping"}
-
-event: content_block_delta
-data: {"type":"content_block_delta","index":0,"delta":{"type":"thinking_delta","thinking":"hm"}}
-
-event: content_block_delta
-data: {"type":"content_block_delta","index":0,"delta":{"type":"signature_delta","signature":"EqQ="}}
-
-event: content_block_stop
-data: {"type":"content_block_stop","index":0}
-
-event: content_block_start
-data: {"type":"content_block_start","index":1,"content_block":{"type":"text","text":""}}
-
-event: content_block_delta
-data: {"type":"content_block_delta","index":1,"delta":{"type":"text_delta","text":"Okay"}}
-
-event: content_block_stop
-data: {"type":"content_block_stop","index":1}
-
-event: content_block_start
-data: {"type":"content_block_start","index":2,"content_block":{"type":"tool_use","id":"toolu_1","name":"get_weather","input":{}}}
-
-event: content_block_delta
-data: {"type":"content_block_delta","index":2,"delta":{"type":"input_json_delta","partial_json":""}}
-
-event: content_block_delta
-data: {"type":"content_block_delta","index":2,"delta":{"type":"input_json_delta","partial_json":"{\"location\":"}}
-
-event: content_block_delta
-data: {"type":"content_block_delta","index":2,"delta":{"type":"input_json_delta","partial_json":" \"Paris\"}"}}
-
-event: content_block_stop
-data: {"type":"content_block_stop","index":2}
-
-event: content_block_start
-data: {"type":"content_block_start","index":3,"content_block":{"type":"tool_use","id":"toolu_2","name":"now","input":{}}}
-
-event: content_block_stop
-data: {"type":"content_block_stop","index":3}
-
-event: message_delta
-data: {"type":"message_delta","delta":{"stop_reason":"tool_use","stop_sequence":null},"usage":{"output_tokens":89}}
-
-event: message_stop
-data: {"type":"message_stop"}
-
-"#;
-        let arguments = |index, json: &str| Event::Arguments { index, json: json.into() };
-        let expected = vec![
-            Event::Thinking("hm".into()),
-            Event::Text("Okay".into()),
-            Event::Tool { index: 0, id: "toolu_1".into(), name: "get_weather".into() },
-            arguments(0, "{\"location\":"),
-            arguments(0, " \"Paris\"}"),
-            Event::Tool { index: 1, id: "toolu_2".into(), name: "now".into() },
-            arguments(1, "{}"),
-            Event::Usage(Usage { prompt_tokens: 30, completion_tokens: 89 }),
-            Event::Finish(Finish::ToolCalls),
-        ];
-        assert_eq!(read(stream), (expected, Ok(())));
-        let cut = stream.split("event: message_stop").next().unwrap();
-        assert_eq!(read(cut).1, Err(Fault::Truncated));
-    }
-
-    #[test]
-    fn an_error_in_the_middle_is_told_in_anthropics_words() {
-        let stream = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}\n\n";
-        let fault = Fault::Said { message: "Overloaded".into(), status: None };
-        assert_eq!(read(stream), (Vec::new(), Err(fault)));
-    }
-
     fn with(more: Value) -> Value {
         let mut body = json!({"model": "x", "messages": [{"role": "user", "content": "hi"}]});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -533,12 +275,5 @@ data: {"type":"message_stop"}
 
     fn request_of(body: Value) -> Result<Value, ChatError> {
         request(&Ask::openai(body.to_string().as_bytes()).unwrap(), "m")
-    }
-
-    fn read(text: &str) -> (Vec<Event>, Result<(), Fault>) {
-        let mut decoder = Decoder::default();
-        let mut events = Vec::new();
-        let ended = decoder.push(text.as_bytes(), &mut events).and_then(|()| decoder.end(&mut events));
-        (events, ended)
     }
 }
