@@ -169,17 +169,17 @@ async fn a_broken_stream_ends_with_an_error_event() {
                 _ => {}
             }
             let kept = (how == "silence").then_some(feed);
-            let last = next(&mut pieces).await.unwrap();
+            let ending = next(&mut pieces).await.unwrap();
             assert_eq!(
                 next(&mut pieces).await,
                 None,
                 "{how}: the stream itself is well formed, and there is no `[DONE]`"
             );
             drop(kept);
-            let told: Value = serde_json::from_str(last.trim_start_matches("data: ").trim()).unwrap();
+            let told: Value = serde_json::from_str(ending.trim_start_matches("data: ").trim()).unwrap();
             let error = &told["error"];
-            assert_eq!(error["code"], code, "{how} {path}: {last}");
-            assert!(error["message"].as_str().unwrap().starts_with(words), "{how} {path}: {last}");
+            assert_eq!(error["code"], code, "{how} {path}: {ending}");
+            assert!(error["message"].as_str().unwrap().starts_with(words), "{how} {path}: {ending}");
         }
     }
 }
