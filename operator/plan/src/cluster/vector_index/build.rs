@@ -16,7 +16,7 @@ use crate::{
     cluster::{
         Rollback, Run,
         activity::{self, Activity},
-        history::{History, Past},
+        history::{History, Past, Phase},
         job::Builds,
         meta::Component,
         names, pods,
@@ -48,12 +48,6 @@ pub(super) fn plan(
         Ok(inputs) => inputs,
         Err(run) => return without_inputs(index, observed, history, run),
     };
-    if let Some(there) = stored.filter(|there| there.version < there.latest_version) {
-        // A pin had put an older version in the newest one's place. Which build is needed is told by the newest.
-        let version = there.latest_version;
-        let run = Run::Waiting(format!("Version {version} is about to be served again."));
-        return Plan { rollback: Some(Rollback { version, pinned: false }), run, ..Plan::default() };
-    }
     Step { index, source, place, observed, history, version, model }.plan(spec)
 }
 
@@ -111,12 +105,23 @@ impl Step<'_> {
             return Plan { delete: work::stop(history), ..Plan::default() };
         }
         let is_read = stored.is_none_or(|there| self.holds(there));
+        if let (false, Some(version)) = (is_read, self.forward(&inputs)) {
+            let run = Run::Waiting(format!("Version {version} is about to be served again."));
+            return Plan { rollback: Some(Rollback { version, pinned: false }), run, ..Plan::default() };
+        }
         let mut plan = Plan::from(self.work(spec, &inputs, is_read));
         if let (Run::Idle, false, Some(job)) = (&plan.run, is_read, history.latest()) {
             plan.run = Run::Waiting(format!("What the Job `{}` published is about to be read.", job.name()));
             plan.next_visit = Some(observed.now + LOOK_AGAIN);
         }
         plan
+    }
+
+    /// The newest version, where a pin has put an older one in the place of what the last Job published.
+    fn forward(&self, inputs: &str) -> Option<u64> {
+        let there = self.observed.stored.index().filter(|there| there.version < there.latest_version)?;
+        let latest = self.history.latest().filter(|job| job.phase == Phase::Complete)?;
+        (latest.inputs() == Some(inputs)).then_some(there.latest_version)
     }
 
     /// Names what a Job is asked for. A build that nobody asks for anew stays the same, whatever the Dataset does.

@@ -95,6 +95,20 @@ fn going_back_to_what_is_there_stops_the_build_and_needs_none() {
 }
 
 #[test]
+fn a_version_that_was_built_before_is_served_again_and_stays() {
+    let mut shelf = Shelf::new(json!({}));
+    shelf.build();
+    shelf.weights = Some("b".into());
+    shelf.build();
+    shelf.weights = Some("a".into());
+    shelf.build();
+    let there = shelf.stored.as_ref().unwrap();
+    assert_eq!((there.version, there.latest_version), (1, 2));
+    let plan = shelf.plan();
+    assert_eq!((&plan.run, plan.rollback, jobs(&plan).len()), (&Run::Idle, None, 0));
+}
+
+#[test]
 fn what_a_build_needs_and_is_away_is_told_and_what_runs_goes_on() {
     let mut shelf = Shelf::new(json!({}));
     shelf.dataset = None;
@@ -200,6 +214,8 @@ fn a_pin_stops_builds_and_serves_the_named_version_and_its_end_the_newest() {
     assert!(shelf.planned_jobs().is_empty());
     assert_eq!(shelf.plan().rollback, None);
     shelf.spec.as_object_mut().unwrap().remove("version");
+    assert_eq!(shelf.planned_jobs().len(), 1, "the Dataset has moved on");
+    shelf.dataset = Some(2);
     let plan = shelf.visit();
     assert_eq!((plan.rollback, jobs(&plan).len()), (Some(Rollback { version: 2, pinned: false }), 0));
     shelf.build();

@@ -177,8 +177,14 @@ impl Shelf {
     fn publish(&mut self, work: &BuildJob) {
         let BuildJob { spec, dataset_version, model, .. } = work;
         let inputs = spec.inputs_digest(&spec.dataset.id().to_string(), *dataset_version, &model.digest);
-        let is_there = |there: &IndexInfo| there.source.as_ref().unwrap().inputs == inputs;
-        if self.stored.as_ref().is_some_and(is_there) {
+        let is_there = |there: &&IndexInfo| there.source.as_ref().unwrap().inputs == inputs;
+        if self.stored.as_ref().is_some_and(|there| is_there(&there)) {
+            return;
+        }
+        if let Some(kept) = self.kept.iter().find(is_there) {
+            // What was built before is served again.
+            let latest_version = self.kept.last().unwrap().version;
+            self.stored = Some(IndexInfo { latest_version, ..kept.clone() });
             return;
         }
         let version = self.kept.last().map_or(1, |latest| latest.version + 1);
