@@ -47,7 +47,8 @@ def points(random, count, dimension):
 
 
 def nearest(base, queries):
-    found = [np.argsort(-(queries[at : at + 50] @ base.T), axis=1)[:, :K] for at in range(0, len(queries), 50)]
+    """The rows of the K largest inner products, in no order: only the farthest of them is asked for."""
+    found = [np.argpartition(queries[at : at + 20] @ base.T, -K, axis=1)[:, -K:] for at in range(0, len(queries), 20)]
     return np.concatenate(found).astype(np.int32)
 
 

@@ -10,6 +10,7 @@
 use std::{
     hash::{DefaultHasher, Hasher},
     io, iter, mem,
+    ops::Range,
 };
 
 use lakehouse_contract::vectors::Hnsw;
@@ -165,7 +166,7 @@ impl<'c> Builder<'c> {
     }
 
     /// Adds a run of `order`.
-    fn add(&mut self, batch: std::ops::Range<usize>) {
+    fn add(&mut self, batch: Range<usize>) {
         let graph = self.graph();
         let found: Vec<Vec<Vec<Link>>> = batch
             .clone()
@@ -191,7 +192,7 @@ impl<'c> Builder<'c> {
         &self,
         graph: &Graph<'_>,
         at: usize,
-        batch: &std::ops::Range<usize>,
+        batch: &Range<usize>,
         scratch: &mut Scratch,
     ) -> Vec<Vec<Link>> {
         self.codes.row(self.order[at], &mut scratch.target);
@@ -211,23 +212,18 @@ impl<'c> Builder<'c> {
             }
             let above = scratch.pool.nodes().first().map(|near| near.node());
             self.offer_batch(layer, at, batch, scratch);
-            let candidates = mem::take(&mut scratch.candidates);
-            let mut links = candidates;
-            links.clear();
-            links.extend(scratch.pool.nodes().iter().map(|near| (near.score(), near.node())));
-            lists[layer] = self.select(layer, &links, self.m, scratch);
-            scratch.candidates = links;
+            let candidates: Vec<Link> =
+                scratch.pool.nodes().iter().map(|near| (near.score(), near.node())).collect();
+            lists[layer] = self.select(layer, &candidates, self.m, scratch);
             if layer > 0 {
                 entry = above.or(entry);
             }
-            // `select` has used it for others.
-            self.codes.row(self.order[at], &mut scratch.target);
         }
         lists
     }
 
     /// The others of the batch are candidates too.
-    fn offer_batch(&self, layer: usize, at: usize, batch: &std::ops::Range<usize>, scratch: &mut Scratch) {
+    fn offer_batch(&self, layer: usize, at: usize, batch: &Range<usize>, scratch: &mut Scratch) {
         let end = if layer == 0 { batch.end } else { batch.end.min(self.sizes[layer - 1]) };
         let others = &self.order[batch.start..end];
         let Scratch { target, pool, dots, scores, .. } = scratch;

@@ -150,7 +150,6 @@ pub(crate) struct Scratch {
     pub(crate) scores: Vec<f32>,
     /// For choosing among candidates.
     pub(crate) other: Target,
-    pub(crate) candidates: Vec<(f32, u32)>,
     pub(crate) left: Vec<(f32, u32)>,
     /// For walks among allowed rows.
     pub(crate) ahead: BinaryHeap<Reverse<Near>>,
