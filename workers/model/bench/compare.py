@@ -2,6 +2,7 @@
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -60,6 +61,7 @@ def make_model(folder):
     fast.save_pretrained(parts)
     modules = [Transformer(str(parts), max_seq_length=256), Pooling(384, "mean"), Normalize()]
     SentenceTransformer(modules=modules, device="cpu").save(str(folder), create_model_card=False)
+    shutil.rmtree(parts)
 
 
 def original(folder, texts, threads):
