@@ -1,7 +1,6 @@
 //! One build, from the version of a dataset to the version of an index.
 
 use std::{
-    collections::BTreeMap,
     fs,
     num::NonZeroU32,
     path::{Path, PathBuf},
@@ -9,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, stream::FuturesOrdered};
 use jiff::Timestamp;
 use lakehouse_catalog::Catalog;
 use lakehouse_contract::{
@@ -18,33 +16,25 @@ use lakehouse_contract::{
     embed::ModelIdentity,
     job::Built,
     keys,
-    vectors::{BuildSpec, BuiltFrom, Metadata, Shape},
+    vectors::{BuildSpec, BuiltFrom, Shape},
 };
-use lakehouse_embed::{EmbedError, Embedder, Vector};
+use lakehouse_embed::{EmbedError, Embedder};
 use lakehouse_query::Engine;
 use lakehouse_store::{Condition, Payload, Store};
 use lakehouse_vector::{Error as VectorError, Finished, IndexWriter, Indexes, Kind, Manifest, NewVersion};
-use tokio::sync::Mutex;
 
 use crate::{
     Error, Tracker,
     embed::Model,
-    embeddings::{self, Embeddings, Hash},
+    embeddings::Embeddings,
+    fill::{self, Filled, Stop},
     on_thread, recall,
-    rejects::{Rejects, Why},
+    rejects::Rejects,
     rows::Source,
-    spool::{self, Row},
 };
 
 /// Folders of runs begin so.
 const PREFIX: &str = "build-";
-/// Requests to the embedding service at the same time.
-const CONCURRENT: usize = 4;
-/// Texts of one request. What runs in this process has no deadline to meet.
-const LOCAL_BATCH: usize = 512;
-const REMOTE_BATCH: usize = 64;
-/// About so many bytes of text of one request at most.
-const BATCH_BYTES: usize = 1 << 20;
 /// Computing these anew costs less than reading what was kept.
 const CHEAP: &str = "local/lexical";
 
@@ -74,25 +64,6 @@ impl Default for Options {
         let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         Self { threads, patience: Duration::from_mins(10) }
     }
-}
-
-/// Rows and how their vectors come about.
-struct Batch {
-    rows: Vec<Row>,
-    hashes: Vec<Hash>,
-    /// Of each row, where it was kept.
-    kept: Vec<Option<Vec<f32>>>,
-    /// Of each text that was not kept: its vector, or why there is none.
-    embedded: BTreeMap<Hash, Result<Vector, String>>,
-}
-
-/// What came of the rows.
-struct Filled {
-    writer: IndexWriter,
-    rejects: Rejects,
-    embedded: u64,
-    reused: u64,
-    refused: Option<String>,
 }
 
 impl Builder {
@@ -182,8 +153,22 @@ impl Builder {
 
         tracker.enter(Phase::Embedding);
         let writer = IndexWriter::create(work.path(), &shape, spec.shards, self.options.threads);
-        let filled = Filled { writer, rejects, embedded: 0, reused: 0, refused: None };
-        let filled = Box::pin(self.fill(rows, filled, &identity, tracker, work.path())).await?;
+        let kept = if identity.model.starts_with(CHEAP) {
+            None
+        } else {
+            Some(Embeddings::open(self.store.clone(), &identity, work.path()).await?)
+        };
+        let model = Model {
+            embedder: &*self.embedder,
+            identity: &identity,
+            patience: self.options.patience,
+            tracker,
+        };
+        let filled = Box::pin(fill::fill(rows, Filled::new(writer, rejects), model, kept)).await;
+        let filled = filled.map_err(|stop| match stop {
+            Stop::Local(error) => self.local(error),
+            Stop::Failed(error) => error,
+        })?;
         let Filled { writer, mut rejects, embedded, reused, refused } = filled;
         if let (0, Some(message)) = (writer.rows(), refused) {
             return Err(Error::AllRefused { model: identity.model, message });
@@ -291,44 +276,6 @@ impl Builder {
         Ok(kept)
     }
 
-    /// Every row gets its vector and goes into the writer, or to the rejects. What is embedded is kept at once, whatever ends this.
-    async fn fill(
-        &self,
-        mut rows: spool::Reader,
-        mut filled: Filled,
-        identity: &ModelIdentity,
-        tracker: &Tracker,
-        work: &Path,
-    ) -> Result<Filled, Error> {
-        let kept = if identity.model.starts_with(CHEAP) {
-            None
-        } else {
-            Some(Mutex::new(Embeddings::open(self.store.clone(), identity, work).await?))
-        };
-        let model = Model { embedder: &*self.embedder, identity, patience: self.options.patience, tracker };
-        let size = if identity.model.starts_with("local/") { LOCAL_BATCH } else { REMOTE_BATCH };
-        let (mut at_work, mut more) = (FuturesOrdered::new(), true);
-        loop {
-            while more && at_work.len() < CONCURRENT {
-                let taken = rows.take(size, BATCH_BYTES).map_err(|error| self.local(error))?;
-                more = !taken.is_empty();
-                if more {
-                    at_work.push_back(Batch::made(taken, model, kept.as_ref()));
-                }
-            }
-            let Some(batch) = at_work.next().await else { return Ok(filled) };
-            filled.take(batch?, tracker).map_err(|fault| self.blame(fault))?;
-        }
-    }
-
-    /// A failure of this machine's own files is told with their folder.
-    fn blame(&self, error: Fault) -> Error {
-        match error {
-            Fault::Local(error) => self.local(error),
-            Fault::Index(error) => error.into(),
-        }
-    }
-
     async fn put_rejects(&self, name: &IndexName, inputs: &str, rejects: &mut Rejects) -> Result<(), Error> {
         let Some(path) = rejects.finish().map_err(|error| self.local(error))?.map(Path::to_owned) else {
             return Ok(());
@@ -369,74 +316,6 @@ impl Builder {
 
     fn local(&self, error: std::io::Error) -> Error {
         Error::Local { folder: self.work.clone(), error }
-    }
-}
-
-impl Batch {
-    /// Finds the vectors that are kept, embeds the other texts, each once, and keeps them.
-    async fn made(
-        rows: Vec<Row>,
-        model: Model<'_>,
-        store: Option<&Mutex<Embeddings>>,
-    ) -> Result<Self, Error> {
-        let hashes: Vec<Hash> = rows.iter().map(|row| embeddings::hash(&row.text)).collect();
-        let kept = match store {
-            Some(store) => store.lock().await.find(&hashes).await?,
-            None => vec![None; rows.len()],
-        };
-        let missing = rows.iter().zip(&hashes).zip(&kept).filter(|(_, kept)| kept.is_none());
-        let texts: BTreeMap<Hash, String> =
-            missing.map(|((row, hash), _)| (*hash, row.text.clone())).collect();
-        let (missing, texts): (Vec<Hash>, Vec<String>) = texts.into_iter().unzip();
-        let embedded: BTreeMap<_, _> = missing.into_iter().zip(model.vectors(&texts).await?).collect();
-        if let Some(store) = store {
-            let new =
-                embedded.iter().filter_map(|(hash, vector)| Some((*hash, vector.as_ref().ok()?.to_vec())));
-            store.lock().await.keep(new.collect()).await?;
-        }
-        Ok(Self { rows, hashes, kept, embedded })
-    }
-}
-
-/// What ends the filling of a writer.
-enum Fault {
-    Local(std::io::Error),
-    Index(VectorError),
-}
-
-impl Filled {
-    fn take(&mut self, batch: Batch, tracker: &Tracker) -> Result<(), Fault> {
-        let Batch { rows, hashes, kept, embedded } = batch;
-        let (before, mut taken) = (self.rejects.count(), 0);
-        for ((row, hash), kept) in rows.iter().zip(&hashes).zip(&kept) {
-            let vector = match (kept, embedded.get(hash)) {
-                (Some(vector), _) => vector.as_slice(),
-                (None, Some(Ok(vector))) => vector,
-                (None, Some(Err(message))) => {
-                    self.refused.get_or_insert_with(|| message.clone());
-                    self.reject(row, Why::Refused(message.clone()))?;
-                    continue;
-                }
-                (None, None) => unreachable!("each text that was not kept was embedded or refused"),
-            };
-            let metadata: Metadata =
-                serde_json::from_str(&row.metadata).map_err(|error| Fault::Local(error.into()))?;
-            match self.writer.push(&row.id, vector, &metadata) {
-                Ok(()) => taken += 1,
-                Err(VectorError::Invalid(message)) => self.reject(row, Why::Unfit(message))?,
-                Err(error) => return Err(Fault::Index(error)),
-            }
-        }
-        let embedded = (embedded.values().filter(|vector| vector.is_ok()).count() as u64).min(taken);
-        self.embedded += embedded;
-        self.reused += taken - embedded;
-        tracker.give(embedded, taken - embedded);
-        tracker.reject(self.rejects.count() - before);
-        Ok(())
-    }
-
-    fn reject(&mut self, row: &Row, why: Why) -> Result<(), Fault> {
-        self.rejects.push(row.number, Some(&row.id), why).map_err(Fault::Local)
     }
 }
 

@@ -13,6 +13,7 @@ mod build;
 mod embed;
 mod embeddings;
 mod error;
+mod fill;
 mod recall;
 mod rejects;
 mod rows;
