@@ -1,6 +1,6 @@
 //! Walks that look for some of the rows only.
 //!
-//! Where about half of the rows or more are allowed, all are walked over and those allowed are collected. Where fewer are, a walk steps from allowed
+//! Where a third of the rows or more are allowed, all are walked over and those allowed are collected. Where fewer are, a walk steps from allowed
 //! to allowed, over others in between ([ACORN](https://arxiv.org/abs/2403.04871)), and scores no other. Both end when nothing
 //! that is left is nearer than the farthest collected. Where very few are, a scan of them is faster, see [`scan_below`].
 
@@ -15,9 +15,11 @@ use crate::{
 /// What a walk over two links at a time takes from one node at most.
 const MOST_FRESH: usize = 64;
 
-/// Up to so many matches are scanned: a walk costs as much as scoring √(1500 · rows) of them, as measured.
+/// Up to so many matches are scanned. As measured, a walk takes as long as scoring √(200 · rows) of them; and where fewer than one of 32 is
+/// allowed, two links lead to too few.
 pub(crate) fn scan_below(rows: u32) -> u64 {
-    (u64::from(rows) * 1500).isqrt()
+    let rows = u64::from(rows);
+    (rows * 200).isqrt().max(rows / 32)
 }
 
 /// How a walk deals with rows that are not allowed.
@@ -31,7 +33,7 @@ pub(crate) enum Steps {
 
 impl Steps {
     pub(crate) fn for_share(matches: u64, rows: u32) -> Self {
-        if matches * 2 >= u64::from(rows) { Self::Through } else { Self::Over }
+        if matches * 3 >= u64::from(rows) { Self::Through } else { Self::Over }
     }
 }
 
