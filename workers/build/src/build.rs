@@ -140,7 +140,8 @@ impl Builder {
         let shape = shape(spec, &identity)?;
         let manifest = self.manifest(&spec.dataset, version).await?;
         let inputs = spec.inputs_digest(&manifest.dataset_id.to_string(), version, &identity.digest);
-        if let Some(there) = self.there(&spec.name, &inputs).await? {
+        if self.there(&spec.name, &inputs).await?.is_some() {
+            let there = self.indexes.tune(&spec.name, spec.hnsw.ef_search).await?;
             return Ok(unchanged(&there, spec, version, &identity, inputs, started));
         }
 

@@ -39,6 +39,12 @@ async fn the_same_again_changes_nothing_and_embeds_nothing() {
     lab.build(&spec(), 1).await.unwrap();
     let again = lab.build(&spec(), 1).await.unwrap();
     assert!(again.unchanged && again.version == 1 && again.vectors == 3, "{again:?}");
+    let mut wider = spec();
+    wider.hnsw.ef_search = 200;
+    let again = lab.build(&wider, 1).await.unwrap();
+    assert!(again.unchanged && again.version == 1, "how far a search looks is no reason to build");
+    let there = lab.builder().indexes().manifest(&spec().name).await.unwrap().unwrap();
+    assert_eq!(there.shape.hnsw.ef_search, 200);
     assert_eq!(lab.embedder.texts().len(), 3);
 }
 

@@ -243,6 +243,23 @@ impl Indexes {
         .await
     }
 
+    /// Sets how many candidates a search of a built index looks at that does not say. It is the only thing of a version that can change.
+    pub async fn tune(&self, name: &IndexName, ef_search: u32) -> Result<Manifest> {
+        retried(name, async || {
+            let Some((current, etag)) = self.read(name).await? else {
+                return Err(Error::UnknownIndex(name.clone()));
+            };
+            built(&current)?;
+            if current.shape.hnsw.ef_search == ef_search {
+                return Ok(Some(current));
+            }
+            let mut next = current;
+            next.shape.hnsw.ef_search = ef_search;
+            Ok(self.swap(Some(etag), &next).await?.map(|_| next))
+        })
+        .await
+    }
+
     /// The versions that can be served, in rising order; the current one is among them.
     pub async fn served_versions(&self, manifest: &Manifest) -> Result<Vec<u64>> {
         if manifest.kind == Kind::Pushed {
