@@ -4,7 +4,7 @@
 #   run.sh test [ARGS…]   the stories on such a cluster, which is ended behind them; ARGS are names of stories, all without any
 #   run.sh bench          how long an apply takes to Ready on such a cluster, and where the time goes
 #   run.sh down
-# A cluster of yours pulls the images LAKEHOUSE_E2E_IMAGE, LAKEHOUSE_E2E_MINIO_IMAGE and LAKEHOUSE_E2E_FILES_IMAGE.
+# A cluster of yours pulls the images LAKEHOUSE_E2E_IMAGE, and LAKEHOUSE_E2E_{MINIO,FILES,OLLAMA}_IMAGE.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(dirname "$here")
@@ -24,6 +24,7 @@ export LAKEHOUSE_CLUSTER=${LAKEHOUSE_CLUSTER:-lakehouse}
 export LAKEHOUSE_E2E_IMAGE=${LAKEHOUSE_E2E_IMAGE:-lakehouse:$version-dev}
 export LAKEHOUSE_E2E_MINIO_IMAGE=${LAKEHOUSE_E2E_MINIO_IMAGE:-minio:e2e}
 export LAKEHOUSE_E2E_FILES_IMAGE=${LAKEHOUSE_E2E_FILES_IMAGE:-localhost/files:1}
+export LAKEHOUSE_E2E_OLLAMA_IMAGE=${LAKEHOUSE_E2E_OLLAMA_IMAGE:-ollama:e2e}
 export LAKEHOUSE_E2E_CHARTS=$root/charts
 export LAKEHOUSE_E2E_VALUES=$here/values.yaml
 # The keys of cluster/minio.yaml.
@@ -42,6 +43,24 @@ minio_image() {
     cp "$minio" "$folder/minio"
     "$root/image/archive.sh" minio:e2e "$archive" "$folder" '{"User": "65532:65532", "Entrypoint": ["/minio"]}' ||
       { rm -rf "$folder"; return 1; }
+    rm -rf "$folder"
+  fi
+  echo "$archive"
+}
+
+# With its tiny models in it. Equal inputs find the archive of an earlier run.
+ollama_image() {
+  local ollama archive folder
+  ollama=$("$here/parts/ollama.sh")
+  archive=$images/$(basename "$(dirname "$ollama")")-$(cat "$here"/parts/src/{gguf,ollama}.rs | sha256sum | cut -c -12).tar
+  if [ ! -e "$archive" ]; then
+    mkdir -p "$images"
+    folder=$(mktemp -d "$images/ollama.XXXXXX")
+    {
+      "$target/debug/ollama-models" "$folder/models" && cp "$ollama" "$folder/ollama" &&
+        "$root/image/libraries.sh" "$folder" "$ollama" &&
+        "$root/image/archive.sh" ollama:e2e "$archive" "$folder" '{"User": "65532:65532", "Entrypoint": ["/ollama"]}'
+    } || { rm -rf "$folder"; return 1; }
     rm -rf "$folder"
   fi
   echo "$archive"
@@ -68,7 +87,7 @@ up() {
     [ "$(id -u)" != 0 ] || "$cluster" install
     "$cluster" doctor
     local archives
-    archives=("$(lakehouse_image)" "$(minio_image)")
+    archives=("$(lakehouse_image)" "$(minio_image)" "$(ollama_image)")
     "$cluster" up
     "$cluster" load "${archives[@]}"
   fi

@@ -12,10 +12,7 @@ for binary in lakehouse lakehouse-operator; do strip -o "$root/$binary" "$binari
 # The binaries look for it in `$ORIGIN/../lib`, which is /lib.
 strip --strip-unneeded -o "$root/lib/libduckdb.so" "$duckdb/libduckdb.so"
 
-# Each library at the path where this system's loader finds it: that is where the copied loader looks, too.
-ldd "$root/lakehouse" "$root/lakehouse-operator" "$root/lib/libduckdb.so" |
-  grep -o '/[^ ]*\.so[^ :]*' | grep -v libduckdb | sort -u |
-  while read -r needed; do install -D -m 755 "$(readlink -f "$needed")" "$root$needed"; done
+"$here/libraries.sh" "$root" "$root/lakehouse" "$root/lakehouse-operator" "$root/lib/libduckdb.so"
 
 for certificates in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt; do
   if [ -e $certificates ]; then cp $certificates "$root/etc/ssl/certs/ca-certificates.crt"; fi

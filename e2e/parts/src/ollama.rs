@@ -19,6 +19,9 @@ const START: Duration = Duration::from_mins(1);
 /// Another process may take the free port between its choice and its use.
 const ATTEMPTS: usize = 5;
 
+/// Where the server keeps its models, within its folder.
+const MODELS: &str = "models";
+
 /// Runs `$1` until its own input ends, then asks it to end, which ends the processes of its models too, and removes the
 /// folder `$2`.
 const KEEPER: &str = r#"
@@ -79,6 +82,11 @@ impl Ollama {
         command
     }
 
+    /// The folder in which it keeps its models.
+    pub fn models(&self) -> PathBuf {
+        self.folder.join(MODELS)
+    }
+
     /// What the server has said so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
@@ -94,7 +102,7 @@ impl Ollama {
             .arg(&folder)
             .env("HOME", &folder)
             .env("OLLAMA_HOST", format!("127.0.0.1:{port}"))
-            .env("OLLAMA_MODELS", folder.join("models"))
+            .env("OLLAMA_MODELS", folder.join(MODELS))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -17,7 +17,12 @@ pub(crate) fn files_image() -> String {
     variable("LAKEHOUSE_E2E_FILES_IMAGE")
 }
 
-/// The tag of that image.
+/// The image of the Ollama server.
+pub(crate) fn ollama_image() -> String {
+    variable("LAKEHOUSE_E2E_OLLAMA_IMAGE")
+}
+
+/// The tag of the workers' image.
 pub fn image_tag() -> String {
     image_parts().1
 }

@@ -13,11 +13,13 @@
 
 mod cluster;
 mod load;
+mod ollama;
 mod source;
 mod story;
 mod tell;
 
 pub use cluster::{Helm, image, image_tag, store_credentials};
 pub use load::Load;
+pub use ollama::Ollama;
 pub use source::Source;
 pub use story::{Story, Told, condition, message, reason};
