@@ -18,8 +18,8 @@ use tokio::sync::watch;
 #[command(next_help_heading = "Models")]
 pub(crate) struct Models {
     /// A folder of sentence-transformer models, each in a folder of its name; those below `_models/` in the store need no flag
-    #[arg(long, env = "LAKEHOUSE_MODELS", value_name = "DIR")]
-    models: Option<PathBuf>,
+    #[arg(long = "models", env = "LAKEHOUSE_MODELS", value_name = "DIR")]
+    folder: Option<PathBuf>,
     /// The model of texts that name none [default: local/lexical]
     #[arg(long, env = "LAKEHOUSE_EMBED_MODEL", value_name = "NAME")]
     embed_model: Option<String>,
@@ -45,7 +45,7 @@ impl Models {
             settings.cache_entries = count;
         }
         let mut locals = Locals::new().with_bucket(store.clone(), cache.join("models"));
-        if let Some(folder) = &self.models {
+        if let Some(folder) = &self.folder {
             locals = locals.with_folder(folder.clone());
         }
         Embedd::new(settings, providers, Arc::new(locals), metrics)

@@ -26,7 +26,7 @@ fn a_version_is_built_once_and_found_over_http() {
     assert!(built.started <= built.finished && built.bytes > 0, "{built:?}");
     let again = cluster.built(&job);
     assert_eq!((again.version, again.unchanged, &again.inputs), (1, true, &built.inputs));
-    let found = cluster.search(json!({ "text": "forklift", "k": 1 }));
+    let found = cluster.search(&json!({ "text": "forklift", "k": 1 }));
     assert_eq!(found["results"][0]["id"], "job-3", "{found}");
 
     cluster.ingest(&format!("{JOBS}4,crane operator,TX\n"));
@@ -250,7 +250,7 @@ impl Cluster {
         })
     }
 
-    fn search(&self, request: Value) -> Value {
+    fn search(&self, request: &Value) -> Value {
         let (status, answer) = self.services.post("/v1/vectors/index/jobs-text/search", request.to_string());
         assert_eq!(status, 200, "{answer}");
         answer

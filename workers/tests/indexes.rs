@@ -15,15 +15,15 @@ const LEXICAL: &str = "{local: {model: lexical}}";
 fn text_of_a_dataset_becomes_a_search() {
     let desk = Desk::new(&index(LEXICAL, ""));
     let lakehouse = desk.up();
-    desk.fresh(&lakehouse, 1);
-    let found = desk.search(&lakehouse, json!({ "text": "forklift", "k": 1 }));
+    fresh(&lakehouse, 1);
+    let found = search(&lakehouse, &json!({ "text": "forklift", "k": 1 }));
     let hit = &found["results"][0];
     assert_eq!((&hit["id"], &hit["metadata"]), (&json!("job-3"), &json!({ "state": "IL" })));
     assert_eq!(hit["source"], json!({ "dataset": "jobs", "version": 1, "column": "id", "key": "3" }));
     let rows = lakehouse.sql(found["sql"].as_str().unwrap());
     assert_eq!(rows, json!([[3, "forklift driver", "IL"]]), "the answer can be replayed");
 
-    let filtered = desk.search(&lakehouse, json!({ "text": "nurse", "filter": { "state": "IL" } }));
+    let filtered = search(&lakehouse, &json!({ "text": "nurse", "filter": { "state": "IL" } }));
     assert_eq!((&filtered["matches"], filtered["results"].as_array().unwrap().len()), (&json!(2), 2));
     assert_eq!(filtered["results"][0]["id"], "job-1");
 
@@ -43,25 +43,25 @@ fn text_of_a_dataset_becomes_a_search() {
 fn a_new_version_of_the_dataset_is_followed_and_searches_never_fail() {
     let desk = Desk::new(&index(LEXICAL, ""));
     let lakehouse = desk.up();
-    desk.fresh(&lakehouse, 1);
+    fresh(&lakehouse, 1);
     desk.data(&format!("{JOBS}4,crane operator,TX\n"));
     eventually("the new row is found", || {
-        let found = desk.search(&lakehouse, json!({ "text": "crane operator", "k": 1 }));
+        let found = search(&lakehouse, &json!({ "text": "crane operator", "k": 1 }));
         if found["results"][0]["id"] == "job-4" { Ok(()) } else { Err(found.to_string()) }
     });
-    desk.fresh(&lakehouse, 2);
-    assert_eq!(desk.status(&lakehouse)["vectors"], 4);
+    fresh(&lakehouse, 2);
+    assert_eq!(told(&lakehouse)["vectors"], 4);
 }
 
 #[test]
 fn a_second_start_builds_nothing_again() {
     let desk = Desk::new(&index(LEXICAL, ""));
     let first = desk.up();
-    desk.fresh(&first, 1);
+    fresh(&first, 1);
     let before = first.get("/v1/vectors/index/jobs-text").1;
     assert!(first.stop().0);
     let second = desk.up();
-    desk.fresh(&second, 1);
+    fresh(&second, 1);
     assert_eq!(second.get("/v1/vectors/index/jobs-text").1, before, "not even updated_at has moved");
 }
 
@@ -69,16 +69,16 @@ fn a_second_start_builds_nothing_again() {
 fn a_pin_serves_the_kept_version_and_taking_it_out_the_newest() {
     let desk = Desk::new(&index(LEXICAL, ""));
     let lakehouse = desk.up();
-    desk.fresh(&lakehouse, 1);
+    fresh(&lakehouse, 1);
     desk.data(&format!("{JOBS}4,crane operator,TX\n"));
-    desk.fresh(&lakehouse, 2);
+    fresh(&lakehouse, 2);
     desk.resources(&index(LEXICAL, "  version: 1\n"));
-    desk.wait_for(&lakehouse, "version", &json!(1));
-    desk.condition(&lakehouse, "Fresh", "False");
+    wait_for(&lakehouse, "version", &json!(1));
+    condition(&lakehouse, "Fresh", "False");
     assert_eq!(lakehouse.get("/v1/vectors/index/jobs-text").1["length"], 3);
     desk.resources(&index(LEXICAL, ""));
-    desk.fresh(&lakehouse, 2);
-    assert_eq!(desk.status(&lakehouse)["version"], 2, "it was kept, and not built again");
+    fresh(&lakehouse, 2);
+    assert_eq!(told(&lakehouse)["version"], 2, "it was kept, and not built again");
 }
 
 #[test]
@@ -86,14 +86,14 @@ fn another_model_builds_beside_and_then_takes_over() {
     let ollama = Ollama::start();
     let desk = Desk::new(&index(LEXICAL, ""));
     let lakehouse = desk.up();
-    desk.fresh(&lakehouse, 1);
+    fresh(&lakehouse, 1);
     ollama.slow(Duration::from_millis(500));
     desk.resources(&(ollama.resource() + &index("{provider: ollama, model: tiny}", "")));
     eventually("the other model answers", || {
         let (status, answer) =
             lakehouse.post("/v1/vectors/index/jobs-text/search", json!({ "text": "nurse" }).to_string());
         assert_eq!(status, 200, "searches go on: {answer}");
-        match &desk.status(&lakehouse)["embedding"]["model"] {
+        match &told(&lakehouse)["embedding"]["model"] {
             model if *model == "ollama/tiny" => Ok(()),
             model => Err(model.to_string()),
         }
@@ -105,7 +105,7 @@ fn another_model_builds_beside_and_then_takes_over() {
     assert_eq!((refused.0, &refused.1["error"]["code"]), (409, &json!("model_mismatch")), "{}", refused.1);
     let embedded = ollama.embedded();
     ollama.change_weights();
-    desk.wait_for(&lakehouse, "version", &json!(3));
+    wait_for(&lakehouse, "version", &json!(3));
     assert!(ollama.embedded() > embedded, "vectors of other weights are others");
 }
 
@@ -126,15 +126,12 @@ fn a_provider_that_is_away_is_waited_for_and_nothing_is_embedded_twice() {
     let done = ollama.embedded();
     assert!(done < 600, "it was stopped in the middle");
     let again = desk.up();
-    let failed = desk.condition(&again, "EmbedderReady", "False");
+    let failed = condition(&again, "EmbedderReady", "False");
     assert!(failed["message"].as_str().unwrap().contains("429"), "{failed}");
     ollama.slow(Duration::ZERO);
     ollama.recover();
-    desk.fresh(&again, 1);
-    assert_eq!(
-        (desk.status(&again)["vectors"].clone(), ollama.embedded(), ollama.most()),
-        (json!(600), 600, 1)
-    );
+    fresh(&again, 1);
+    assert_eq!((told(&again)["vectors"].clone(), ollama.embedded(), ollama.most()), (json!(600), 600, 1));
 }
 
 #[test]
@@ -143,14 +140,14 @@ fn clients_fill_an_index_that_a_resource_makes() {
         "apiVersion: lakehouse.dev/v1alpha1\nkind: VectorIndex\nmetadata: {name: jobs-text}\nspec: {dimension: 2}\n",
     );
     let lakehouse = desk.up();
-    desk.condition(&lakehouse, "Ready", "True");
+    condition(&lakehouse, "Ready", "True");
     let items =
         json!({ "items": [{ "id": "a", "vector": [1.0, 0.0] }, { "id": "b", "vector": [0.0, 1.0] }] });
     let (status, answer) = lakehouse.post("/v1/vectors/index/jobs-text/add", items.to_string());
     assert_eq!(status, 200, "{answer}");
-    let found = desk.search(&lakehouse, json!({ "vector": [0.1, 0.9], "k": 1 }));
+    let found = search(&lakehouse, &json!({ "vector": [0.1, 0.9], "k": 1 }));
     assert_eq!(found["results"][0]["id"], "b");
-    desk.wait_for(&lakehouse, "vectors", &json!(2));
+    wait_for(&lakehouse, "vectors", &json!(2));
 }
 
 #[test]
@@ -158,20 +155,20 @@ fn what_is_wrong_is_told_with_its_field() {
     let desk = Desk::new(&index(LEXICAL, "").replace("{title}", "{titel}"));
     let lakehouse = desk.up();
     eventually("the column is named", || {
-        let built = desk.condition(&lakehouse, "Built", "False");
+        let built = condition(&lakehouse, "Built", "False");
         match (&built["reason"], built["message"].as_str().unwrap()) {
             (reason, message) if *reason == "InvalidColumns" && message.contains("`titel`") => Ok(()),
             _ => Err(built.to_string()),
         }
     });
     desk.resources(&index(LEXICAL, "").replace("jobs\n    id:", "nowhere\n    id:"));
-    desk.condition(&lakehouse, "DatasetReady", "False");
+    condition(&lakehouse, "DatasetReady", "False");
     desk.resources(&index(LEXICAL, "  dimension: 7\n"));
-    let embedder = desk.condition(&lakehouse, "EmbedderReady", "False");
+    let embedder = condition(&lakehouse, "EmbedderReady", "False");
     assert_eq!(embedder["reason"], "DimensionMismatch", "{embedder}");
     desk.resources(&index("{provider: nobody, model: tiny}", ""));
     eventually("the provider is named", || {
-        let embedder = desk.condition(&lakehouse, "EmbedderReady", "False");
+        let embedder = condition(&lakehouse, "EmbedderReady", "False");
         if embedder["message"].as_str().unwrap().contains("nobody") {
             Ok(())
         } else {
@@ -179,7 +176,7 @@ fn what_is_wrong_is_told_with_its_field() {
         }
     });
     desk.resources(&index(LEXICAL, ""));
-    desk.fresh(&lakehouse, 1);
+    fresh(&lakehouse, 1);
 }
 
 #[test]
@@ -187,14 +184,29 @@ fn rows_without_a_text_are_counted_and_listed() {
     let desk = Desk::new(&index(LEXICAL, ""));
     desk.data(&format!("{JOBS}4,,TX\n,cook,TX\n"));
     let lakehouse = desk.up();
-    desk.fresh(&lakehouse, 1);
-    let status = desk.status(&lakehouse);
-    assert_eq!((&status["vectors"], &status["failed"]), (&json!(3), &json!(2)));
+    fresh(&lakehouse, 1);
+    let told = told(&lakehouse);
+    assert_eq!((&told["vectors"], &told["failed"]), (&json!(3), &json!(2)));
     let info = lakehouse.get("/v1/vectors/index/jobs-text").1;
     let inputs = info["source"]["inputs"].as_str().unwrap();
     let list = format!("/v1/storage/get/_vectors/jobs-text/rejects/{inputs}.ndjson");
     let list = lakehouse.get(&list).1;
     assert_eq!(list, "{\"row\":4,\"id\":\"job-4\",\"reason\":\"noText\"}\n{\"row\":5,\"reason\":\"noId\"}\n");
+}
+
+/// Searches the VectorIndex `jobs-text`.
+fn search(lakehouse: &Lakehouse, request: &Value) -> Value {
+    let (status, answer) = lakehouse.post("/v1/vectors/index/jobs-text/search", request.to_string());
+    assert_eq!(status, 200, "{answer}");
+    answer
+}
+
+/// Its status.
+fn told(lakehouse: &Lakehouse) -> Value {
+    let path = "/apis/lakehouse.dev/v1alpha1/namespaces/default/vectorindexes/jobs-text";
+    let (status, answer) = lakehouse.get(path);
+    assert_eq!(status, 200, "{answer}");
+    answer["status"].clone()
 }
 
 /// A folder with the Dataset `jobs` and the VectorIndex `jobs-text`.
@@ -226,47 +238,34 @@ impl Desk {
     fn resources(&self, yaml: &str) {
         replace(&self.inputs(), "index.yaml", yaml);
     }
-
-    fn search(&self, lakehouse: &Lakehouse, request: Value) -> Value {
-        let (status, answer) = lakehouse.post("/v1/vectors/index/jobs-text/search", request.to_string());
-        assert_eq!(status, 200, "{answer}");
-        answer
-    }
-
-    fn status(&self, lakehouse: &Lakehouse) -> Value {
-        let path = "/apis/lakehouse.dev/v1alpha1/namespaces/default/vectorindexes/jobs-text";
-        let (status, answer) = lakehouse.get(path);
-        assert_eq!(status, 200, "{answer}");
-        answer["status"].clone()
-    }
-
-    fn wait_for(&self, lakehouse: &Lakehouse, field: &str, wanted: &Value) {
-        eventually(&format!("{field} is {wanted}"), || {
-            let status = self.status(lakehouse);
-            if status[field] == *wanted { Ok(()) } else { Err(status.to_string()) }
-        });
-    }
-
-    /// Waits until the condition has this status, and gives it.
-    fn condition(&self, lakehouse: &Lakehouse, name: &str, wanted: &str) -> Value {
-        eventually(&format!("{name}={wanted}"), || {
-            let status = self.status(lakehouse);
-            let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
-            match conditions.into_iter().find(|condition| condition["type"] == name) {
-                Some(found) if found["status"] == wanted => Ok(found),
-                _ => Err(status.to_string()),
-            }
-        })
-    }
-
-    /// Waits until it is ready and holds this version of the dataset.
-    fn fresh(&self, lakehouse: &Lakehouse, version: u64) {
-        self.wait_for(lakehouse, "datasetVersion", &json!(version));
-        self.condition(lakehouse, "Fresh", "True");
-        self.condition(lakehouse, "Ready", "True");
-    }
 }
 
+/// Waits until a field of its status has this value.
+fn wait_for(lakehouse: &Lakehouse, field: &str, wanted: &Value) {
+    eventually(&format!("{field} is {wanted}"), || {
+        let told = told(lakehouse);
+        if told[field] == *wanted { Ok(()) } else { Err(told.to_string()) }
+    });
+}
+
+/// Waits until the condition has this status, and gives it.
+fn condition(lakehouse: &Lakehouse, name: &str, wanted: &str) -> Value {
+    eventually(&format!("{name}={wanted}"), || {
+        let told = told(lakehouse);
+        let conditions = told["conditions"].as_array().cloned().unwrap_or_default();
+        match conditions.into_iter().find(|condition| condition["type"] == name) {
+            Some(found) if found["status"] == wanted => Ok(found),
+            _ => Err(told.to_string()),
+        }
+    })
+}
+
+/// Waits until it is ready and holds this version of the dataset.
+fn fresh(lakehouse: &Lakehouse, version: u64) {
+    wait_for(lakehouse, "datasetVersion", &json!(version));
+    condition(lakehouse, "Fresh", "True");
+    condition(lakehouse, "Ready", "True");
+}
 fn index(embedding: &str, more: &str) -> String {
     format!(
         "apiVersion: lakehouse.dev/v1alpha1

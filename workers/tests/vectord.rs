@@ -49,7 +49,9 @@ fn a_hundred_kills_under_writes_lose_no_acknowledged_vector() {
         thread::sleep(Duration::from_millis(u64::from(kill * 7 % 60)));
         lakehouse.kill();
         over.store(true, Ordering::Relaxed);
-        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        for writer in writers {
+            writer.join().unwrap();
+        }
     }
 
     let acknowledged = acknowledged.lock().unwrap();

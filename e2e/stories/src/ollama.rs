@@ -1,4 +1,4 @@
-//! An Ollama server with tiny models, in the story's namespace: http://ollama:11434.
+//! An Ollama server with tiny models, in the story's namespace: `http://ollama:11434`.
 
 use anyhow::Result;
 use k8s_openapi::api::apps::v1::Deployment;

@@ -31,6 +31,7 @@ use crate::{
     on_thread, recall,
     rejects::Rejects,
     rows::Source,
+    spool,
 };
 
 /// Folders of runs begin so.
@@ -154,22 +155,8 @@ impl Builder {
 
         tracker.enter(Phase::Embedding);
         let writer = IndexWriter::create(work.path(), &shape, spec.shards, self.options.threads);
-        let kept = if identity.model.starts_with(CHEAP) {
-            None
-        } else {
-            Some(Embeddings::open(self.store.clone(), &identity, work.path()).await?)
-        };
-        let model = Model {
-            embedder: &*self.embedder,
-            identity: &identity,
-            patience: self.options.patience,
-            tracker,
-        };
-        let filled = Box::pin(fill::fill(rows, Filled::new(writer, rejects), model, kept)).await;
-        let filled = filled.map_err(|stop| match stop {
-            Stop::Local(error) => self.local(error),
-            Stop::Failed(error) => error,
-        })?;
+        let filled = Filled::new(writer, rejects);
+        let filled = Box::pin(self.embed(rows, filled, &identity, work.path(), tracker)).await?;
         let Filled { writer, mut rejects, embedded, reused, refused } = filled;
         if let (0, Some(message)) = (writer.rows(), refused) {
             return Err(Error::AllRefused { model: identity.model, message });
@@ -236,6 +223,27 @@ impl Builder {
             started,
             finished: Timestamp::now(),
             message: told(&published, version, &rejects),
+        })
+    }
+
+    /// Gives every row its vector: one that is kept, or a new one of the model.
+    async fn embed(
+        &self,
+        rows: spool::Reader,
+        filled: Filled,
+        identity: &ModelIdentity,
+        work: &Path,
+        tracker: &Tracker,
+    ) -> Result<Filled, Error> {
+        let kept = if identity.model.starts_with(CHEAP) {
+            None
+        } else {
+            Some(Embeddings::open(self.store.clone(), identity, work).await?)
+        };
+        let model = Model { embedder: &*self.embedder, identity, patience: self.options.patience, tracker };
+        Box::pin(fill::fill(rows, filled, model, kept)).await.map_err(|stop| match stop {
+            Stop::Local(error) => self.local(error),
+            Stop::Failed(error) => error,
         })
     }
 

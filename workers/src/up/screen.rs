@@ -51,27 +51,27 @@ impl Screen {
         let (ready, said) = verdict(&status.conditions);
         let (line, good) =
             if ready { (ready_dataset(name, status), true) } else { waits(name.as_str(), &said) };
-        self.tell(("dataset", name.to_string()), line, good);
+        self.tell(("dataset", name.to_string()), &line, good);
     }
 
     /// What a VectorIndex has come to, unless that was the last thing told of it; and how to ask the first one that is ready.
     pub(crate) fn index(&self, name: &str, status: &VectorIndexStatus, model: Option<&str>, url: &str) {
         let (ready, said) = verdict(&status.conditions);
         let (line, good) = if ready { (ready_index(name, status), true) } else { waits(name, &said) };
-        self.tell(("index", name.to_owned()), line, good);
+        self.tell(("index", name.to_owned()), &line, good);
         if ready && model.is_some() && !self.asked.swap(true, Ordering::Relaxed) {
             let (program, server) = (hint::program(), hint::at_server(url));
             self.line(&format!("  ask it in another terminal: {program} search{server} {name} 'some words'"));
         }
     }
 
-    fn tell(&self, of: (&'static str, String), line: String, good: bool) {
+    fn tell(&self, of: (&'static str, String), line: &str, good: bool) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.insert(of, line.clone()).as_ref() == Some(&line) {
+        if told.insert(of, line.to_owned()).as_deref() == Some(line) {
             return;
         }
         drop(told);
-        if good { self.line(&line) } else { self.bars.aside(|| eprintln!("{line}")) }
+        if good { self.line(line) } else { self.bars.aside(|| eprintln!("{line}")) }
     }
 
     /// What to try, once the first round is over. `credential` is how a shell says the token, where one is asked for.
