@@ -191,9 +191,6 @@ impl Builder {
             shards: spec.shards,
         };
         let published = Box::pin(self.indexes.publish(&spec.name, new)).await?;
-        let millis = |from: Duration, to: Duration| {
-            u64::try_from(to.saturating_sub(from).as_millis()).unwrap_or(u64::MAX)
-        };
         tracing::info!(
             index.name = %spec.name,
             index.version = published.version,
@@ -391,4 +388,8 @@ fn told(published: &Manifest, dataset_version: u64, rejects: &Rejects) -> String
             format!("{made}; {count} rows give none, the first of them row {}: {}.", first.row, first.why)
         }
     }
+}
+
+fn millis(from: Duration, to: Duration) -> u64 {
+    u64::try_from(to.saturating_sub(from).as_millis()).unwrap_or(u64::MAX)
 }

@@ -3,16 +3,13 @@
 //! DuckDB reads them behind the fence that every query has, so a predicate can do no more than a query. Ids are checked to be unique
 //! before anything is embedded.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use arrow::{
     array::{Array, AsArray, RecordBatch},
-    buffer::Buffer,
     compute::cast,
     datatypes::{DataType, Float64Type, Int64Type},
-    ipc::reader::StreamDecoder,
 };
-use bytes::Bytes;
 use futures::StreamExt;
 use jiff::Timestamp;
 use lakehouse_contract::{
@@ -31,8 +28,11 @@ use crate::{
     spool,
 };
 
-/// Pieces of the query's answer that wait to be taken.
+/// Batches of rows that wait to be taken.
 const AHEAD: usize = 4;
+
+/// How long DuckDB may work on the rows. A build takes as long as it takes; a Job's own deadline is shorter than this.
+const READING: Duration = Duration::from_hours(24);
 
 /// Which rows, and what becomes of their columns. Made only of columns that the version has.
 #[derive(Clone, Debug)]
@@ -124,26 +124,22 @@ impl Source {
         tracker: &Tracker,
     ) -> Result<(spool::Reader, Rejects), Error> {
         let request = SqlRequest { sql: self.sql(), ..SqlRequest::default() };
-        let mut answer = engine.query(request, Format::Arrow).await.map_err(|error| self.blame(error))?;
-        let (sender, mut pieces) = mpsc::channel::<Bytes>(AHEAD);
+        let mut batches = engine.batches(request, READING).await.map_err(|error| self.blame(error))?;
+        let (sender, mut ahead) = mpsc::channel::<RecordBatch>(AHEAD);
         let spooled = on_thread({
             let (folder, tracker) = (folder.to_owned(), tracker.clone());
             let mut made = Made { source: self.clone(), number: 0, text: String::new() };
             move || {
                 let mut out = spool::Writer::create(&folder)?;
-                let mut decoder = StreamDecoder::new();
-                while let Some(piece) = pieces.blocking_recv() {
-                    let mut piece = Buffer::from(piece);
-                    while let Some(batch) = decoder.decode(&mut piece).map_err(std::io::Error::other)? {
-                        made.take(&batch, &mut out, &mut rejects, &tracker)?;
-                    }
+                while let Some(batch) = ahead.blocking_recv() {
+                    made.take(&batch, &mut out, &mut rejects, &tracker)?;
                 }
                 Ok((out.finish()?, rejects))
             }
         });
         let feeding = async {
-            while let Some(piece) = answer.next().await.transpose().map_err(|error| self.blame(error))? {
-                if sender.send(piece).await.is_err() {
+            while let Some(batch) = batches.next().await.transpose().map_err(|error| self.blame(error))? {
+                if sender.send(batch).await.is_err() {
                     break; // the other side has failed, and says why
                 }
             }
