@@ -76,7 +76,8 @@ fn a_job_that_is_killed_embeds_nothing_twice() {
     ollama.slow(Duration::ZERO);
     let built = cluster.built(&job);
     assert_eq!((built.version, built.vectors, built.embedded + built.reused), (1, 900, 900));
-    assert!(built.reused >= 400, "{built:?}");
+    // Of the 400 that were answered, at most these had not reached the store at the second kill.
+    assert!(built.reused >= 400 - 4 * 64, "{built:?}");
     let lost = ollama.embedded() - seen_before - 900;
     assert!(lost <= 2 * 4 * 64, "at most what was on its way at the two kills is asked for again: {lost}");
 }

@@ -66,7 +66,8 @@ impl Build {
         let embedder = self.embedder(embedd.as_deref(), &store, &cache)?;
         let catalog = self.limits.catalog(store.clone());
         let mut query = self.limits.query(&cache.join("cache")).map_err(of_this_pod)?;
-        query.timeout = NO_TIMEOUT;
+        // The catalogue is not read for the sake of one version, which the query names.
+        (query.timeout, query.views) = (NO_TIMEOUT, false);
         let engine = Engine::open(store.clone(), catalog.clone(), query).await;
         let engine = engine.map_err(|error| Failure::new(Reason::DiskFailed, error.to_string()))?;
         let builder =
