@@ -26,6 +26,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 const ATTEMPTS: u32 = 5;
 /// Before the second attempt; twice as long before each one after that.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// The longest pause that is passed on. More is a mistake, or at least no reason to be away for years.
+const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 /// The most bytes of an answer: 256 vectors of 16,384 numbers have less.
 const MAX_ANSWER: usize = 128 << 20;
 /// As much of a provider's words as helps.
@@ -219,10 +221,7 @@ impl Caller {
         answer: &[u8],
         key: Option<&str>,
     ) -> EmbedError {
-        let mut words = words(answer);
-        if let Some(key) = key {
-            words = words.replace(key, "…");
-        }
+        let words = words(answer, key);
         let reason = match status.as_u16() {
             400 | 413 | 422 if speaks_of_length(&words) => Reason::TooLong,
             401 | 403 => Reason::Credentials,
@@ -264,13 +263,17 @@ impl Caller {
     }
 }
 
-/// The sentence of an error body in one of the usual forms, else its text.
-fn words(answer: &[u8]) -> String {
+/// The sentence of an error body in one of the usual forms, else its text. The key is removed before anything is cut off, so that
+/// no part of one is left at the end.
+fn words(answer: &[u8], key: Option<&str>) -> String {
     let said = serde_json::from_slice::<Value>(answer).ok().and_then(|body| {
         let places = ["/error/message", "/error", "/message", "/detail", "/detail/0/msg"];
         places.iter().find_map(|place| body.pointer(place)?.as_str().map(str::to_owned))
     });
-    let text = said.unwrap_or_else(|| String::from_utf8_lossy(answer).into_owned());
+    let mut text = said.unwrap_or_else(|| String::from_utf8_lossy(answer).into_owned());
+    if let Some(key) = key {
+        text = text.replace(key, "…");
+    }
     let mut words = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if let Some((end, _)) = words.char_indices().nth(MAX_WORDS) {
         words.truncate(end);
@@ -300,10 +303,11 @@ fn speaks_of_length(words: &str) -> bool {
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
+        return Some(Duration::from_secs(seconds).min(LONGEST_PAUSE));
     }
     let date = rfc2822::parse(text).ok()?.timestamp();
-    Some(date.duration_since(Timestamp::now()).try_into().unwrap_or(Duration::ZERO))
+    let pause = date.duration_since(Timestamp::now()).try_into().unwrap_or(Duration::ZERO);
+    Some(pause.min(LONGEST_PAUSE))
 }
 
 /// The innermost cause says most: "connection refused", "dns error".
@@ -331,9 +335,16 @@ mod tests {
             ("<html>\n <b>Bad   Gateway", "<html> <b>Bad Gateway"),
             ("", ""),
         ] {
-            assert_eq!(words(body.as_bytes()), said);
+            assert_eq!(words(body.as_bytes(), None), said);
         }
-        assert_eq!(words("ü".repeat(1_000).as_bytes()).chars().count(), MAX_WORDS + 1);
+        assert_eq!(words("ü".repeat(1_000).as_bytes(), None).chars().count(), MAX_WORDS + 1);
+    }
+
+    #[test]
+    fn no_part_of_a_key_is_left_where_words_are_cut_off() {
+        let body = format!("{} s3cret-key is wrong", "x".repeat(MAX_WORDS - 5));
+        let words = words(body.as_bytes(), Some("s3cret-key"));
+        assert!(words.contains('…') && !words.contains("s3"), "{words}");
     }
 
     #[test]
@@ -347,5 +358,7 @@ mod tests {
         let soon = rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&soon).unwrap();
         assert!((100..=120).contains(&asked(&soon).unwrap().as_secs()), "{soon}");
         assert_eq!(asked("soon"), None);
+        assert_eq!(asked(&u64::MAX.to_string()), Some(LONGEST_PAUSE));
+        assert_eq!(asked("Wed, 21 Oct 2099 07:28:00 GMT"), Some(LONGEST_PAUSE));
     }
 }

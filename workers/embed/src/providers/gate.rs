@@ -15,6 +15,8 @@ use tokio::{
 use super::MAX_CONCURRENT;
 
 const MINUTE: Duration = Duration::from_mins(1);
+/// So long one answer can keep everybody from asking.
+const LONGEST_HOLD: Duration = Duration::from_mins(5);
 
 /// Lets requests through, one after the other where it must.
 #[derive(Clone, Debug)]
@@ -55,10 +57,10 @@ impl Gate {
         Ok(permit)
     }
 
-    /// Nothing is asked for so long.
+    /// Nothing is asked for so long, within reason: whoever asks after that is told again.
     pub(super) fn hold(&self, pause: Duration) {
         let mut state = self.state();
-        state.not_before = state.not_before.max(Instant::now() + pause);
+        state.not_before = state.not_before.max(Instant::now() + pause.min(LONGEST_HOLD));
     }
 
     /// In no minute there are more requests than allowed.
@@ -124,6 +126,15 @@ mod tests {
         // The only place is taken.
         assert!(gate.enter(start + MINUTE).await.is_err());
         drop(permit);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_absurd_pause_shuts_nobody_out_for_long() {
+        let gate = gate(Limits::default());
+        let start = Instant::now();
+        gate.hold(Duration::MAX);
+        drop(gate.enter(start + 10 * MINUTE).await.unwrap());
+        assert_eq!(start.elapsed(), LONGEST_HOLD);
     }
 
     fn gate(limits: Limits) -> Gate {

@@ -27,6 +27,8 @@ use protocol::Protocol;
 
 /// So long what a provider said about a model holds.
 const FRESH: Duration = Duration::from_secs(10);
+/// So long a known model's provider has to say that the model is as it was.
+const CHECK: Duration = Duration::from_secs(1);
 /// So long a model that only an embedding tells about counts as working.
 const TRIED: Duration = Duration::from_mins(5);
 /// Requests at the same time where the configuration does not say.
@@ -61,6 +63,8 @@ struct Known {
     identity: ModelIdentity,
     /// When the provider last confirmed it.
     at: Instant,
+    /// When the provider was last asked, though it may not have answered.
+    asked: Instant,
 }
 
 impl Provider {
@@ -123,17 +127,20 @@ impl Provider {
 }
 
 impl Remote {
-    /// What vectors of now are kept under. A provider that does not answer is believed to be as it was: texts that are in the
-    /// cache need it not.
+    /// What vectors of now are kept under. A provider that does not answer soon is believed to be as it was: texts that are in the
+    /// cache need it not, and shall not wait for it.
     pub(crate) async fn identity(self: &Arc<Self>, deadline: Instant) -> Result<ModelIdentity, EmbedError> {
         match self.known() {
-            Some(known) if self.is_fixed() || known.at.elapsed() < FRESH => Ok(known.identity),
-            Some(known) => match self.ask(deadline).await {
+            Some(known) if self.is_fixed() || known.asked.elapsed() < FRESH => Ok(known.identity),
+            Some(known) => match self.digest(deadline.min(Instant::now() + CHECK)).await {
                 Err(error) if error.retry_helps() => {
                     debug!(%error, model = known.identity.model, "The model's digest could not be asked for");
+                    if let Some(known) = &mut *self.lock() {
+                        known.asked = Instant::now();
+                    }
                     Ok(known.identity)
                 }
-                answer => answer,
+                digest => self.identified(digest?, deadline).await,
             },
             None => self.ask(deadline).await,
         }
@@ -192,18 +199,31 @@ impl Remote {
     }
 
     async fn ask(self: &Arc<Self>, deadline: Instant) -> Result<ModelIdentity, EmbedError> {
+        let digest = self.digest(deadline).await?;
+        self.identified(digest, deadline).await
+    }
+
+    async fn digest(&self, deadline: Instant) -> Result<String, EmbedError> {
         let caller = self.provider.caller()?;
-        let digest = if self.is_fixed() {
-            format!("{} {}", caller.base(), self.model)
-        } else {
-            self.installed(caller, deadline).await?
-        };
+        if self.is_fixed() {
+            return Ok(format!("{} {}", caller.base(), self.model));
+        }
+        self.installed(caller, deadline).await
+    }
+
+    /// What a digest stands for; a new one is tried.
+    async fn identified(
+        self: &Arc<Self>,
+        digest: String,
+        deadline: Instant,
+    ) -> Result<ModelIdentity, EmbedError> {
         let known = self.known().map(|known| known.identity).filter(|known| known.digest == digest);
         let identity = match known {
             Some(identity) => identity,
-            None => self.tried(caller, digest, deadline).await?,
+            None => self.tried(self.provider.caller()?, digest, deadline).await?,
         };
-        *self.lock() = Some(Known { identity: identity.clone(), at: Instant::now() });
+        let now = Instant::now();
+        *self.lock() = Some(Known { identity: identity.clone(), at: now, asked: now });
         self.provider.remotes().entry(self.model.clone()).or_insert_with(|| self.clone());
         Ok(identity)
     }
@@ -272,6 +292,30 @@ fn pieces(texts: &[String], max_texts: usize) -> Vec<Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_provider_that_hangs_is_waited_for_a_moment_and_not_by_every_request() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        // Connections are taken, and nobody reads from them.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let config = serde_json::json!({"name": "home", "type": "Ollama", "url": url, "embeddings": ["m"]});
+        let config = serde_json::from_value(config).unwrap();
+        let metrics = Metrics::register(&lakehouse_http::Metrics::default());
+        let remote = Provider::new(&config, metrics).remote("m").unwrap();
+        let (model, digest) = ("home/m".to_owned(), "sha256:abc".to_owned());
+        let identity = ModelIdentity { model, digest, dimension: 3, normalised: false };
+        let now = Instant::now();
+        *remote.lock() = Some(Known { identity: identity.clone(), at: now, asked: now });
+        tokio::time::advance(2 * FRESH).await;
+        let (start, deadline) = (Instant::now(), Instant::now() + Duration::from_mins(1));
+        for _ in 0..3 {
+            assert_eq!(remote.identity(deadline).await.unwrap(), identity);
+            assert!(start.elapsed() < 2 * CHECK, "{:?}", start.elapsed());
+        }
+        // Nobody is told that it works.
+        assert!(remote.identity_now(deadline).await.unwrap_err().retry_helps());
+    }
 
     #[test]
     fn a_piece_has_neither_too_many_texts_nor_too_many_bytes() {
