@@ -71,7 +71,9 @@ impl Frame {
 #[expect(clippy::cast_possible_truncation, reason = "at most 127 by the choice of the step")]
 fn code(numbers: impl Iterator<Item = f32> + Clone, mut put: impl FnMut(usize, i8)) -> Coded {
     let largest = numbers.clone().fold(0.0_f32, |largest, number| largest.max(number.abs()));
-    let step = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+    let step = largest / 127.0;
+    // Numbers so small have no digits left to code: they stand for zeros.
+    let step = if step < f32::MIN_POSITIVE { 1.0 } else { step };
     let (mut square, mut error) = (0.0, 0.0);
     for (at, number) in numbers.enumerate() {
         let code = (number / step).round_ties_even();
@@ -220,5 +222,19 @@ impl Margin {
         let far = score.max(0.0).sqrt();
         let far = (far - off(far)).max(0.0);
         if self.metric == Metric::Cosine { far * far / 2.0 } else { far }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_too_small_for_a_step_stand_for_zeros() {
+        for number in [0.0, f32::from_bits(1), f32::MIN_POSITIVE] {
+            let coded = code([number, -number].into_iter(), |_, code| assert_eq!(code, 0));
+            assert!((coded.step - 1.0).abs() < f32::EPSILON && coded.square == 0.0, "{coded:?}");
+            assert!(coded.error.is_finite());
+        }
     }
 }

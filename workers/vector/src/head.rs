@@ -20,7 +20,7 @@ const CHUNKS: usize = 26;
 pub(crate) struct Row {
     pub(crate) id: Arc<str>,
     pub(crate) metadata: Metadata,
-    /// The record of the log that wrote it.
+    /// One more than the number of the record of the log that wrote it.
     pub(crate) stamp: u64,
     /// The row of this id before, in the same head.
     earlier: Option<u32>,

@@ -35,7 +35,7 @@ pub(crate) struct Write {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Removal {
     pub(crate) id: String,
-    /// Only as this record wrote it; 0 for whichever is there.
+    /// Only the row that has this stamp; 0 for whichever is there.
     pub(crate) stamp: u64,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ids.* columns coldir   by this crate: who each row is, and what is kept with it
-//! stamps                 u64 per row: the record of the log that wrote it; absent where no log did
+//! stamps                 u64 per row: one more than the number of the record that wrote it; absent where no log did
 //! nonce                  16 random bytes: no two segments are equal, so nobody relies on another's file
 //! ann.*                  by the engine
 //! ```
@@ -313,7 +313,7 @@ impl Segment {
         self.columns.metadata(&self.file, row)
     }
 
-    /// The record of the log that wrote a row.
+    /// One more than the number of the log's record that wrote a row; 0 where no log did.
     pub(crate) fn stamp(&self, row: u32) -> u64 {
         let Some(stamps) = self.file.find(STAMPS) else { return 0 };
         u64::from_le_bytes(stamps[row as usize * 8..][..8].try_into().expect("eight bytes"))

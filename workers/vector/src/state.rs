@@ -162,7 +162,7 @@ impl State {
         self.learn(&metadata);
         let head = self.growing();
         let Body::Head(rows) = &self.parts[head].body else { return };
-        match rows.push(&id, &vector, metadata, number) {
+        match rows.push(&id, &vector, metadata, number + 1) {
             Ok(row) => {
                 self.parts[head].grow(row);
                 outcome.written += 1;
@@ -281,5 +281,31 @@ fn add_kinds(fields: &mut Fields, field: &str, kinds: Kinds) {
         None => {
             fields.insert(field.into(), kinds);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_removal_spares_a_row_that_was_written_anew_since_also_the_first_of_a_log() {
+        let mut manifest = crate::manifest::tests::sample("shelf");
+        manifest.segments.clear();
+        let index = manifest.id;
+        let mut state = State::new(manifest, Etag("mark".into()), Vec::new(), Vec::new());
+        let record = |op| Record { index, at: Timestamp::UNIX_EPOCH, op };
+        let write = || Write { id: "a".into(), vector: vec![1.0, 0.0, 0.0], metadata: None };
+        let stamp = |state: &State| {
+            let (part, row) = find(&state.parts, "a").unwrap();
+            state.parts[part].stamp(row)
+        };
+        state.apply(0, record(Op::Upsert(vec![write()])));
+        let seen = stamp(&state);
+        state.apply(1, record(Op::Upsert(vec![write()])));
+        let removal = |stamp| record(Op::Remove(vec![Removal { id: "a".into(), stamp }]));
+        assert_eq!(state.apply(2, removal(seen)).removed, 0);
+        let now = stamp(&state);
+        assert_eq!(state.apply(3, removal(now)).removed, 1);
     }
 }

@@ -115,8 +115,9 @@ impl Live {
             ..Manifest::clone(&base.manifest)
         };
         let made = made.map(|(_, part)| part);
-        self.publish(turn, &base.etag, next, &sources, made, &base.parts).await?;
-        log.truncate_before(base.next).await?;
+        if self.publish(turn, &base.etag, next, &sources, made, &base.parts).await? {
+            log.truncate_before(base.next).await?;
+        }
         Ok(())
     }
 
@@ -158,7 +159,8 @@ impl Live {
         Ok(Some((entry, part)))
     }
 
-    /// Swaps the manifest and shows what it says. When somebody else was first, his is taken and ours dropped.
+    /// Swaps the manifest and shows what it says; says whether it did. When somebody else was first, his is taken and ours
+    /// dropped: the log must keep what only ours would have held.
     async fn publish(
         &self,
         turn: MutexGuard<'_, ()>,
@@ -167,10 +169,11 @@ impl Live {
         sources: &[Part],
         made: Option<Part>,
         then: &[Part],
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let rows: u64 = sources.iter().map(Part::length).sum();
         let Some(etag) = self.context.indexes.swap(Some(seen.clone()), &next).await? else {
-            return Box::pin(self.reload(turn)).await;
+            Box::pin(self.reload(turn)).await?;
+            return Ok(false);
         };
         let (segments, from) = (next.segments.clone(), next.log_from);
         let mut state = self.state.lock().await;
@@ -179,7 +182,8 @@ impl Live {
         drop(state);
         drop(turn);
         info!(index.name = %self.name, rows, from, segments = segments.len(), "Wrote {rows} rows of index `{}` into a segment", self.name);
-        self.context.cache.retain(&self.name, &segments).await
+        self.context.cache.retain(&self.name, &segments).await?;
+        Ok(true)
     }
 
     /// Merges what should be, until nothing is left to, and collects what no manifest names.
@@ -249,8 +253,7 @@ impl Live {
         segments.retain(|entry| !sources.iter().any(|source| source.sha256() == Some(&entry.sha256)));
         segments.extend(made.as_ref().map(|(entry, _)| entry.clone()));
         let next = Manifest { segments, ..manifest };
-        self.publish(turn, &etag, next, &sources, made.map(|(_, part)| part), &[]).await?;
-        Ok(true)
+        self.publish(turn, &etag, next, &sources, made.map(|(_, part)| part), &[]).await
     }
 }
 
