@@ -1,7 +1,7 @@
 //! What users do with Datasets when all goes well.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::{
@@ -217,9 +217,14 @@ async fn applying_the_same_again_changes_nothing() {
             let differences = story.dry_run(&yaml, "stories").await?;
             ensure!(differences.is_empty(), "{file}: {differences:#?}");
         }
-        let before = generations(&story).await?;
+        let at_rest = story.eventually("all objects to be there", async || {
+            let seen = generations(&story).await?;
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            Ok((generations(&story).await? == seen).then_some(seen))
+        });
+        let before = at_rest.await?;
         story.apply(&fs::read_to_string(samples.join("datasets.yaml"))?).await?;
-        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
         ensure!(generations(&story).await? == before, "the operator's own objects were written again");
         Ok(())
     })
