@@ -1,7 +1,7 @@
 //! What users do with VectorIndexes, and what happens to these when something below goes away.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
-#[path = "cluster_vectors/models.rs"]
+#[path = "cluster_indexes/models.rs"]
 mod models;
 
 use std::{fmt::Write, time::Duration};
