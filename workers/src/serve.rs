@@ -41,7 +41,7 @@ Examples:
   lakehouse serve --role queryd --store s3://bucket --listen 0.0.0.0:3214
   lakehouse serve --role gateway,storaged,catalogd,ingestd --store s3://bucket --upstream queryd=http://query:3214")]
 pub(crate) struct Serve {
-    /// The roles: gateway, storaged, catalogd, ingestd, queryd, vectord, embedd
+    /// The roles: gateway, storaged, catalogd, ingestd, queryd, vectord, embedd, chatd
     #[arg(long = "role", env = "LAKEHOUSE_ROLE", value_delimiter = ',', required = true)]
     roles: Vec<Role>,
     /// Where to listen [default: the first role's own port on 127.0.0.1]

@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use anyhow::Context;
 use axum::Router;
 use lakehouse_catalog::{Catalog, Catalogd};
+use lakehouse_chat::{Chatd, Settings as ChatSettings};
 use lakehouse_contract::{DatasetName, IndexName, Role, provider::Providers};
 use lakehouse_embed::{Embedd, Embedder};
 use lakehouse_gateway::{Owner, Upstream, Upstreams};
@@ -46,7 +47,7 @@ pub(crate) struct Setup {
     pub(crate) notifier: Option<Notifier>,
     pub(crate) vectors: VectorSettings,
     pub(crate) models: Models,
-    /// The providers of embedd's models.
+    /// The providers of embedd's and chatd's models.
     pub(crate) providers: watch::Receiver<Providers>,
     /// The embedd of another process, for a vectord without one in this.
     pub(crate) embedder: Option<Arc<dyn Embedder>>,
@@ -67,6 +68,7 @@ pub(crate) struct Services {
     pub(crate) engine: Option<Engine>,
     pub(crate) vectord: Option<Vectord>,
     pub(crate) embedd: Option<Embedd>,
+    chatd: Option<Chatd>,
 }
 
 impl Services {
@@ -84,6 +86,10 @@ impl Services {
         } else {
             None
         };
+        let chatd = roles.contains(&Role::Chatd).then(|| {
+            let settings = ChatSettings { metrics: metrics.clone(), ..ChatSettings::default() };
+            Chatd::new(settings, providers.clone())
+        });
         let embedd =
             roles.contains(&Role::Embedd).then(|| models.embedd(&store, places.cache, providers, &metrics));
         let embedder = embedd.clone().map(|embedd| Arc::new(embedd) as Arc<dyn Embedder>).or(embedder);
@@ -121,7 +127,7 @@ impl Services {
             }
         });
         tokio::spawn(follow_catalog(engine.clone(), catalog.changes()));
-        Ok(Self { store, catalog, catalogd, ingestd, ingest, limits, engine, vectord, embedd })
+        Ok(Self { store, catalog, catalogd, ingestd, ingest, limits, engine, vectord, embedd, chatd })
     }
 
     /// The routes of one role, without the `/v1` that the gateway takes off. The gateway itself has none here.
@@ -134,6 +140,7 @@ impl Services {
             Role::Queryd => self.engine.clone().map(lakehouse_query::router).unwrap_or_default(),
             Role::Vectord => self.vectord.clone().map(lakehouse_vector::router).unwrap_or_default(),
             Role::Embedd => self.embedd.clone().map(lakehouse_embed::router).unwrap_or_default(),
+            Role::Chatd => self.chatd.clone().map(lakehouse_chat::router).unwrap_or_default(),
         }
     }
 

@@ -26,7 +26,7 @@ pub(crate) struct Vectors {
     /// Where vectord has texts embedded; by itself where embedd is among the roles
     #[arg(long, env = "LAKEHOUSE_EMBEDD", value_name = "URL")]
     embedd: Option<String>,
-    /// The providers of embedd's models, as YAML or JSON; followed as it changes
+    /// The providers of embedd's and chatd's models, as YAML or JSON; followed as it changes
     #[arg(long, env = "LAKEHOUSE_PROVIDERS", value_name = "FILE")]
     providers: Option<PathBuf>,
 }
@@ -38,8 +38,9 @@ impl Vectors {
         if is_vectord && !roles.contains(&Role::Vectord) {
             bail!("--index, --shard, --peer and --embedd are for vectord, which is not among the roles");
         }
-        if self.providers.is_some() && !roles.contains(&Role::Embedd) {
-            bail!("--providers is for embedd, which is not among the roles");
+        let asks_providers = roles.contains(&Role::Embedd) || roles.contains(&Role::Chatd);
+        if self.providers.is_some() && !asks_providers {
+            bail!("--providers is for embedd and chatd, which are not among the roles");
         }
         if self.embedd.is_some() && roles.contains(&Role::Embedd) {
             bail!("--embedd names another process, but embedd is among the roles of this one");

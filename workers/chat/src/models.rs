@@ -70,6 +70,7 @@ impl Chatd {
                 in_flight: numbers.in_flight(&config.name),
                 conflicts: table.conflicts(place).to_vec(),
                 error,
+                probe: None,
             }
         });
         ProviderList { providers: told.collect() }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -125,4 +126,43 @@ pub struct ProviderInfo {
     /// What went wrong when it was last asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// How it answered when it was last looked at; nothing before the first look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Probe>,
+}
+
+/// A look at a provider: is its key there, does it answer, what does it list?
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// When it ended.
+    pub at: Timestamp,
+    /// How long the provider took to answer. Absent where it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_ms: Option<u64>,
+    /// The first thing that is in the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<ProbeFailure>,
+}
+
+/// What is in the way of a provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeFailure {
+    /// Where it is.
+    pub stage: ProbeStage,
+    /// One sentence, with the upstream's own words.
+    pub message: String,
+}
+
+/// The steps of a probe, in their order. Those before the one that failed went well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeStage {
+    /// The key's file is not there, or holds none.
+    Key,
+    /// The provider cannot be reached, or does not work.
+    Reach,
+    /// It answers, but does not accept the key.
+    Accept,
+    /// It answers, but its models cannot be read from that.
+    Models,
 }

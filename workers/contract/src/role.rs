@@ -22,11 +22,13 @@ pub enum Role {
     Vectord,
     /// Text to vectors.
     Embedd,
+    /// Language models.
+    Chatd,
 }
 
 impl Role {
     /// Every role, in the order of their ports.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Gateway,
         Self::Storaged,
         Self::Catalogd,
@@ -34,6 +36,7 @@ impl Role {
         Self::Queryd,
         Self::Vectord,
         Self::Embedd,
+        Self::Chatd,
     ];
 
     /// The name in `--role`, in `/health` and in metrics.
@@ -46,6 +49,7 @@ impl Role {
             Self::Queryd => "queryd",
             Self::Vectord => "vectord",
             Self::Embedd => "embedd",
+            Self::Chatd => "chatd",
         }
     }
 
@@ -59,6 +63,7 @@ impl Role {
             Self::Queryd => 3214,
             Self::Vectord => 3215,
             Self::Embedd => 3216,
+            Self::Chatd => 3220,
         }
     }
 
@@ -72,6 +77,7 @@ impl Role {
             Self::Queryd => Some("sql"),
             Self::Vectord => Some("vectors"),
             Self::Embedd => Some("embed"),
+            Self::Chatd => Some("chat"),
         }
     }
 }
@@ -91,5 +97,7 @@ impl FromStr for Role {
 
 /// A text that names no role.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no role; the roles are gateway, storaged, catalogd, ingestd, queryd, vectord, embedd")]
+#[error(
+    "`{0}` is no role; the roles are gateway, storaged, catalogd, ingestd, queryd, vectord, embedd, chatd"
+)]
 pub struct UnknownRole(pub String);

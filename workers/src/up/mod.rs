@@ -82,7 +82,7 @@ pub(crate) struct Up {
 }
 
 /// What `up` runs in its process.
-const ROLES: [Role; 7] = Role::ALL;
+const ROLES: [Role; 8] = Role::ALL;
 
 impl Up {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
