@@ -58,6 +58,7 @@ impl Chatd {
             ProviderInfo {
                 name: config.name.clone(),
                 kind: config.kind,
+                digest: config.digest(),
                 endpoint: upstream.endpoint(),
                 default: table.is_default(place),
                 prefixes: table.prefixes(place).to_vec(),
