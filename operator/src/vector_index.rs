@@ -7,10 +7,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{Event, Pod},
-};
+use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::ResourceExt;
 use lakehouse_contract::{build::Progress, vectors::IndexInfo};
 use lakehouse_crds::{VectorIndex, VectorIndexStatus, conditions::SERVED};
@@ -186,12 +183,7 @@ fn embedder(context: &Context, index: &ReadyVectorIndex) -> EmbedderFacts {
         return known;
     }
     let pods = context.services.embedders(namespace);
-    serving::embedder(&pods, &deployments(context, namespace)).unwrap_or(known)
-}
-
-fn deployments(context: &Context, namespace: &str) -> Vec<Arc<Deployment>> {
-    let deployments = context.wake.world.deployments.of(namespace).into_iter();
-    deployments.map(|one| Arc::clone(&one.object)).collect()
+    serving::embedder(&pods, &context.reader.deployments(namespace)).unwrap_or(known)
 }
 
 /// What came of the work.
@@ -338,7 +330,7 @@ fn served(context: &Context, index: &VectorIndex, readers: &Readers) -> ServedFa
     let observed = IndexObserved {
         namespace,
         index: name,
-        deployments: &deployments(context, namespace),
+        deployments: &context.reader.deployments(namespace),
         gateway: &gateway,
         readers: &readers.pods,
         shards: info.map(|info| info.shards).or(index.spec.shards).unwrap_or(1).max(1),

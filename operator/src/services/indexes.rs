@@ -106,7 +106,7 @@ impl Services {
         self.0.builds.forget(namespace, index);
         if self.0.world.indexes.names_of(namespace).is_empty() {
             self.0.indexes.forget(namespace);
-            self.0.models.forget(namespace);
+            self.forget_models(namespace);
         }
     }
 

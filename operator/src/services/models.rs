@@ -18,7 +18,7 @@ use lakehouse_plan::{
 use tokio::time::Instant;
 
 use super::{Error, Services, address};
-use crate::key::Key;
+use crate::{key::Key, world::World};
 
 /// How often a model that answers is asked again.
 const OFTEN: Duration = Duration::from_secs(30);
@@ -108,8 +108,21 @@ impl Services {
                     for name in me.0.world.indexes.names_of(&namespace) {
                         me.0.queue.add(Key::vector_index(namespace.clone(), name));
                     }
+                    if let Some((provider, _)) = model.split_once('/')
+                        && me.0.world.providers.get(&namespace, provider).is_some()
+                    {
+                        me.0.queue.add(Key::chat_provider(namespace, provider));
+                    }
                 }
             });
+        }
+    }
+
+    /// Forgets the models of a namespace in which nobody wants to know any.
+    pub(super) fn forget_models(&self, namespace: &str) {
+        let World { indexes, providers, .. } = &self.0.world;
+        if indexes.names_of(namespace).is_empty() && providers.names_of(namespace).is_empty() {
+            self.0.models.forget(namespace);
         }
     }
 

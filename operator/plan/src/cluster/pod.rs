@@ -59,8 +59,6 @@ pub(super) struct Blueprint<'a> {
     pub(super) volumes: Vec<(Volume, String)>,
     /// Beside the labels of all pods of the component.
     pub(super) labels: Vec<(String, String)>,
-    /// Beside the annotations of all pods.
-    pub(super) annotations: Vec<(&'static str, String)>,
 }
 
 /// How a pod begins and ends.
@@ -102,18 +100,7 @@ pub(super) fn template(
     surroundings: &Surroundings<'_>,
     settings: &Settings,
 ) -> PodTemplateSpec {
-    let Blueprint {
-        component,
-        args,
-        env,
-        resources,
-        disk,
-        port,
-        life,
-        volumes,
-        labels: own,
-        annotations: more,
-    } = blueprint;
+    let Blueprint { component, args, env, resources, disk, port, life, volumes, labels: own } = blueprint;
     let mut selector = meta::selector(component);
     selector.extend(own.iter().cloned());
     let mut labels = settings.pods.labels.clone();
@@ -121,7 +108,6 @@ pub(super) fn template(
     labels.extend(own);
     let mut annotations = settings.pods.annotations.clone();
     annotations.extend(started_with(surroundings, settings));
-    annotations.extend(more.into_iter().map(|(key, value)| (key.to_owned(), value)));
 
     let mut all = vec![
         (empty("data", disk.clone()), DATA.to_owned()),

@@ -98,7 +98,6 @@ fn deployment(
         life: Life::Server { spread: index.replicas > 1 },
         volumes: Vec::new(),
         labels: of.label().into_iter().chain(labels).collect(),
-        annotations: Vec::new(),
     };
     let template = pod::template(blueprint, surroundings, settings);
     let metadata = of.metadata(name, Component::Vectors, Some(&of.owner()));
