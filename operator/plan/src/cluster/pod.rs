@@ -64,10 +64,17 @@ pub(super) struct Blueprint<'a> {
 /// How a pod begins and ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Life {
-    /// It serves until it is told to end.
-    Server { spread: bool },
+    /// It serves until it is told to end, and has so many seconds for that.
+    Server { spread: bool, grace: i64 },
     /// It ends by itself.
     Job,
+}
+
+impl Life {
+    /// That of one of so many servers whose requests take a minute at most.
+    pub(super) fn server(replicas: u16) -> Self {
+        Self::Server { spread: replicas > 1, grace: SERVER_GRACE }
+    }
 }
 
 /// What decides how pods start, besides their own template.
@@ -144,7 +151,7 @@ pub(super) fn template(
         ..probes(life)
     };
     let (grace, restart, spread) = match life {
-        Life::Server { spread } => (SERVER_GRACE, "Always", spread),
+        Life::Server { spread, grace } => (grace, "Always", spread),
         Life::Job => (JOB_GRACE, "Never", false),
     };
     PodTemplateSpec {

@@ -56,8 +56,9 @@ fn chatd_is_restricted_and_told_where_its_list_is() {
     assert_eq!(
         args,
         "serve --role chatd --listen 0.0.0.0:3220 --token-file /etc/lakehouse/token --drain-notice 5 --providers \
-         /etc/lakehouse/providers/providers.yaml"
+         /etc/lakehouse/providers/providers.yaml --drain-deadline 600"
     );
+    assert_eq!(spec.termination_grace_period_seconds, Some(610), "answers may go on for minutes");
     let volumes = serde_json::to_value(spec.volumes).unwrap();
     let volume =
         |name: &str| volumes.as_array().unwrap().iter().find(|volume| volume["name"] == name).cloned();
@@ -94,6 +95,7 @@ fn pods_start_anew_for_a_secret_that_is_to_be_mounted_or_no_longer_and_for_nothi
         provider("kimi", spec)
     };
     let base = [ollama("a"), kimi(json!({}))];
+    let voyage = provider("v", json!({"type": "Voyage", "apiKeySecretRef": {"name": "v", "key": "v"}}));
     let with = |providers: &[ReadyProvider]| template(&children(providers));
     let before = with(&base);
     for (edit, what) in [
@@ -107,6 +109,7 @@ fn pods_start_anew_for_a_secret_that_is_to_be_mounted_or_no_longer_and_for_nothi
             "an address and a tier",
         ),
         (vec![ollama("a"), kimi(json!({"suspend": true}))], "one that rests"),
+        (vec![ollama("a"), kimi(json!({})), voyage], "one for vectors alone"),
         (vec![ollama("a"), ollama("b"), kimi(json!({"fallback": ["b"]}))], "one more without a key"),
     ] {
         assert_eq!(with(&edit), before, "{what}");

@@ -48,9 +48,9 @@ impl<'a> Observed<'a> {
         self.providers.iter().filter(|provider| provider.embeds() || named(provider)).collect()
     }
 
-    /// All of them.
+    /// Those with language models. The keys of the others are none of chatd's business.
     pub(super) fn chatters(&self) -> Vec<&'a ReadyProvider> {
-        self.providers.iter().collect()
+        self.providers.iter().filter(|provider| provider.chats()).collect()
     }
 }
 

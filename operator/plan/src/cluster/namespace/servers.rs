@@ -33,6 +33,10 @@ const SPILL_SHARE: f64 = 0.35;
 const MEBIBYTE: f64 = 1_048_576.0;
 /// Seconds that queries may be behind what other processes publish, should nobody tell the pod.
 const REFRESH_SECONDS: u8 = 15;
+/// Seconds that answers of language models may go on in a pod that ends; what they may take altogether where a provider says nothing.
+const CHAT_DRAIN: i64 = 600;
+/// Seconds for the notice before that, and for the end after it.
+const DRAIN_SLACK: i64 = 10;
 /// chatd keeps nothing, but every server has a place to write.
 const CHAT_DISK: &str = "1Gi";
 
@@ -63,7 +67,7 @@ pub(super) fn gateway(observed: &Observed<'_>, settings: &Settings) -> Vec<Child
         // Uploads are ingested here.
         disk: &settings.ingest.spool_size,
         port: Some(port),
-        life: Life::Server { spread: replicas > 1 },
+        life: Life::server(replicas),
         volumes: Vec::new(),
         labels: Vec::new(),
     };
@@ -98,7 +102,7 @@ pub(super) fn query(observed: &Observed<'_>, settings: &Settings) -> Vec<Child> 
         resources,
         disk: &settings.query.cache_size,
         port: Some(port),
-        life: Life::Server { spread: replicas > 1 },
+        life: Life::server(replicas),
         volumes: Vec::new(),
         labels: Vec::new(),
     };
@@ -123,7 +127,7 @@ pub(super) fn vectors(observed: &Observed<'_>, settings: &Settings) -> Vec<Child
         resources: settings.vectors_resources(),
         disk: &settings.vectors.cache_size,
         port: Some(port),
-        life: Life::Server { spread: replicas > 1 },
+        life: Life::server(replicas),
         volumes: Vec::new(),
         labels: vec![(meta::SHARED_LABEL.to_owned(), "true".to_owned())],
     };
@@ -150,6 +154,7 @@ pub(super) fn embed(observed: &Observed<'_>, settings: &Settings) -> Vec<Child> 
         resources: settings.embed_resources(),
         disk: &settings.embed.cache_size,
         replicas: settings.embed.replicas,
+        life: Life::server(settings.embed.replicas),
     };
     follower.children(observed, observed.embedding, &told, settings)
 }
@@ -161,11 +166,12 @@ pub(super) fn chat(observed: &Observed<'_>, settings: &Settings) -> Vec<Child> {
         component: Component::Chat,
         name: names::CHAT,
         list: names::CHAT,
-        args: Vec::new(),
+        args: vec!["--drain-deadline".to_owned(), CHAT_DRAIN.to_string()],
         volumes: Vec::new(),
         resources: settings.chat_resources(),
         disk: &Quantity(CHAT_DISK.to_owned()),
         replicas: settings.chat.replicas,
+        life: Life::Server { spread: settings.chat.replicas > 1, grace: CHAT_DRAIN + DRAIN_SLACK },
     };
     let owners = observed.owners_of(ResourceKind::ChatProvider);
     follower.children(observed, &owners, &observed.chatters(), settings)
@@ -184,6 +190,7 @@ struct Follower<'a> {
     resources: Resources,
     disk: &'a Quantity,
     replicas: u16,
+    life: Life,
 }
 
 impl Follower<'_> {
@@ -194,8 +201,18 @@ impl Follower<'_> {
         told: &[&ReadyProvider],
         settings: &Settings,
     ) -> Vec<Child> {
-        let Self { role, component, name, list, args: more, volumes: others, resources, disk, replicas } =
-            self;
+        let Self {
+            role,
+            component,
+            name,
+            list,
+            args: more,
+            volumes: others,
+            resources,
+            disk,
+            replicas,
+            life,
+        } = self;
         let port = role.port();
         let mut args = server::args(role.as_str(), port);
         args.extend(providers::args());
@@ -209,7 +226,7 @@ impl Follower<'_> {
             resources,
             disk,
             port: Some(port),
-            life: Life::Server { spread: replicas > 1 },
+            life,
             volumes,
             labels: Vec::new(),
         };

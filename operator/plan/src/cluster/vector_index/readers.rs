@@ -95,7 +95,7 @@ fn deployment(
         resources: settings.vectors_resources().under(&own),
         disk: &settings.vectors.cache_size,
         port: Some(port),
-        life: Life::Server { spread: index.replicas > 1 },
+        life: Life::server(index.replicas),
         volumes: Vec::new(),
         labels: of.label().into_iter().chain(labels).collect(),
     };
