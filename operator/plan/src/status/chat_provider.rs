@@ -76,7 +76,7 @@ pub fn chat_provider(
 ) -> ChatProviderStatus {
     let before = previous.map(|status| status.conditions.as_slice()).unwrap_or_default();
     let verdicts = Verdicts { before, generation: facts.generation, now };
-    let known = Known::of(facts, verdicts.was_ready());
+    let known = Known::of(facts, |seen| verdicts.was_ready() && ready(facts, seen).holds());
     let conditions = [
         (READY, ready(facts, &known)),
         (SECRET_RESOLVED, secret_resolved(facts, &known)),
@@ -137,11 +137,12 @@ enum Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    fn of(facts: &'a ProviderFacts<'_>, was_ready: bool) -> Self {
+    /// A look at the spec as it was before counts only where it leaves the provider as ready as it was.
+    fn of(facts: &'a ProviderFacts<'_>, stays_ready: impl FnOnce(&Self) -> bool) -> Self {
         match &facts.look {
             LookFacts::NotYet => Self::Nothing("It has not been looked at yet.".to_owned()),
             LookFacts::Waiting(why) => Self::Nothing(why.clone()),
-            LookFacts::Told(_, Some(why)) if !was_ready => Self::Nothing(why.clone()),
+            LookFacts::Told(info, Some(why)) if !stays_ready(&Self::Info(info)) => Self::Nothing(why.clone()),
             LookFacts::Told(info, _) => Self::Info(info),
             LookFacts::Embeds(model) => Self::Embeds(model.as_ref()),
             LookFacts::Failed(failure) => Self::Silence(failure),
