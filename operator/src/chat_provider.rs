@@ -16,10 +16,16 @@ use lakehouse_plan::{
     ReadyProvider,
     chat_provider::{check, fallback_failure},
     cluster::serving::{self, ChatObserved, Look},
-    status::{self, EmbedderFacts, LookFacts, ProviderFacts, SecretFacts, ServedFacts},
+    status::{self, EmbedderFacts, LookFacts, PROBE_RENEWAL, ProviderFacts, SecretFacts, ServedFacts},
 };
 
-use crate::{context::Context, end::SOON, error::Error, queue::Next};
+use crate::{
+    context::Context,
+    end::{SOON, until},
+    error::Error,
+    queue::Next,
+    services::LOOK_EVERY,
+};
 
 /// How often pods are asked that have not read an edit yet, or have not looked at the provider since.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -68,12 +74,15 @@ pub(crate) async fn reconcile(context: &Context, namespace: &str, name: &str) ->
         look,
     };
     let status = status::chat_provider(last.as_ref(), &facts, Timestamp::now());
+    let is_seen = matches!(facts.look, LookFacts::Told(..));
+    let told = status.last_probe.as_ref().filter(|_| is_seen).map(|at| at.0);
     context.providers.report(provider, last.as_ref(), status).await?;
     if is_behind {
         context.services.look_at_providers(namespace);
         return Ok(Next::After(AGAIN));
     }
-    Ok(Next::Settled)
+    // The time of the last look grows old. Where nobody has looked since, nothing is sent.
+    Ok(told.map_or(Next::Settled, |at| Next::After(until(at + PROBE_RENEWAL).max(LOOK_EVERY))))
 }
 
 /// Whether it was ready by this generation of its spec.

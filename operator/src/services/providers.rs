@@ -10,12 +10,9 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use lakehouse_contract::chat::{ProviderInfo, ProviderList};
-use lakehouse_plan::{
-    cluster::{
-        meta::Component,
-        serving::{Look, is_ready},
-    },
-    status::PROBE_RENEWAL,
+use lakehouse_plan::cluster::{
+    meta::Component,
+    serving::{Look, is_ready},
 };
 
 use super::{
@@ -33,15 +30,13 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub(super) struct Told(ProviderInfo);
 
 impl Told {
-    /// What of it is news: a look, or a request more, is none by itself, unless the time that was told of the last look grows old.
-    fn news(&self) -> (ProviderInfo, Option<i64>) {
+    /// What of it is news: that it was looked at again, or is asked right now, is none.
+    fn news(&self) -> ProviderInfo {
         let mut info = ProviderInfo { in_flight: 0, ..self.0.clone() };
-        let age = info.probe.as_mut().map(|probe| {
-            probe.latency_ms = None;
-            let at = std::mem::replace(&mut probe.at, Timestamp::UNIX_EPOCH);
-            at.as_second() / PROBE_RENEWAL.as_secs()
-        });
-        (info, age)
+        if let Some(probe) = &mut info.probe {
+            (probe.at, probe.latency_ms) = (Timestamp::UNIX_EPOCH, None);
+        }
+        info
     }
 }
 
@@ -117,11 +112,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_look_that_saw_the_same_is_no_news_until_the_last_that_was_told_is_old() {
+    fn a_look_that_saw_the_same_is_no_news() {
         let looked = |at: &str, latency: u64| told(&json!({"at": at, "latency_ms": latency}));
         let first = looked("2026-11-20T12:00:01Z", 12);
         assert_eq!(first, looked("2026-11-20T12:09:59Z", 900));
-        assert_ne!(first, looked("2026-11-20T12:10:01Z", 12));
         let failure = json!({"stage": "reach", "message": "refused"});
         assert_ne!(first, told(&json!({"at": "2026-11-20T12:00:01Z", "failure": failure})));
     }
