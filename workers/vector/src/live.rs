@@ -117,7 +117,7 @@ impl Live {
         let state = follow::load(&context, log.as_ref(), manifest, etag, &[]).await?;
         if state.closed {
             // Somebody who removed it has not come to the end.
-            context.indexes.purge(name).await?;
+            context.indexes.purge_only(name, state.manifest.id).await?;
             return Err(Error::UnknownIndex(name.clone()));
         }
         context.cache.retain(name, &state.manifest.segments).await?;
