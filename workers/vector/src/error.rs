@@ -45,6 +45,16 @@ pub enum Error {
         /// What it may have.
         limit: usize,
     },
+    /// An answer becomes larger than this process holds for one caller.
+    #[error(
+        "the answer becomes more than {limit} bytes of ids and metadata; ask for less at once: fewer `{list}`, or a smaller `k`"
+    )]
+    AnswerTooLarge {
+        /// What it may have.
+        limit: usize,
+        /// The list of the request that it answers.
+        list: &'static str,
+    },
     /// The filter cannot be used.
     #[error(transparent)]
     Filter(#[from] InvalidFilter),
@@ -215,7 +225,7 @@ impl From<Error> for Problem {
             Error::Item { list, index, .. } => {
                 Self::bad_request(says).details(json!({ "list": list, "index": index }))
             }
-            Error::TooLarge { limit, .. } => {
+            Error::TooLarge { limit, .. } | Error::AnswerTooLarge { limit, .. } => {
                 new(StatusCode::PAYLOAD_TOO_LARGE, "too_large").details(json!({ "limit_bytes": limit }))
             }
             Error::Filter(InvalidFilter::Syntax(_)) => new(StatusCode::BAD_REQUEST, "invalid_filter"),

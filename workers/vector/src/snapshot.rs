@@ -1,6 +1,13 @@
 //! An index at one moment: what every reader works on. Nothing in it changes, and no writer waits for who holds it.
 
-use std::{cmp::Ordering, collections::BTreeSet, sync::Arc};
+use std::{
+    cmp::Ordering,
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use jiff::Timestamp;
 use lakehouse_ann::Query;
@@ -15,7 +22,11 @@ use crate::{
     ids,
     manifest::Manifest,
     part::Part,
+    value,
 };
+
+/// Ids and metadata of one answer, or vectors too where those are asked for.
+pub(crate) const ANSWER_BYTES: usize = 64 << 20;
 
 /// An index at one moment.
 #[derive(Clone, Debug)]
@@ -58,6 +69,26 @@ pub(crate) struct Found {
     pub(crate) matches: Option<u64>,
 }
 
+/// The bytes that one answer may still take. Lists of a thousand, each with a thousand rows with all their metadata, fit into no memory.
+#[derive(Debug)]
+pub(crate) struct Allowance {
+    left: AtomicUsize,
+    list: &'static str,
+}
+
+impl Allowance {
+    /// For the answer to this list.
+    pub(crate) fn new(list: &'static str) -> Self {
+        Self { left: AtomicUsize::new(ANSWER_BYTES), list }
+    }
+
+    /// Takes the bytes of a row.
+    pub(crate) fn take(&self, bytes: usize) -> Result<()> {
+        let taken = self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes));
+        taken.map(drop).map_err(|_| Error::AnswerTooLarge { limit: ANSWER_BYTES, list: self.list })
+    }
+}
+
 /// A row that was found.
 #[derive(Clone, Copy)]
 struct Near {
@@ -84,16 +115,20 @@ impl Snapshot {
             }
         };
         let ef = ef.unwrap_or(self.manifest.shape.hnsw.ef_search) as usize;
-        let one = |query: &Query| self.nearest(query, *k, ef, selected.as_deref());
+        let answer = Allowance::new("vectors");
+        let one = |query: &Query| {
+            let near = self.nearest(query, *k, ef, selected.as_deref());
+            near.into_iter().map(|near| self.hit(near, &answer)).collect::<Result<Vec<_>>>()
+        };
         let batches = match queries.as_slice() {
-            [query] => vec![one(query)],
-            many => many.par_iter().map(one).collect(),
+            [query] => vec![one(query)?],
+            many => many.par_iter().map(one).collect::<Result<_>>()?,
         };
         let matches = selected.map(|selected| selected.iter().map(RoaringBitmap::len).sum());
         Ok(Found { batches, matches })
     }
 
-    fn nearest(&self, query: &Query, k: usize, ef: usize, selected: Option<&[RoaringBitmap]>) -> Vec<Hit> {
+    fn nearest(&self, query: &Query, k: usize, ef: usize, selected: Option<&[RoaringBitmap]>) -> Vec<Near> {
         let (mut near, mut hits) = (Vec::new(), Vec::new());
         for (place, part) in self.parts.iter().enumerate() {
             let selected = selected.map(|selected| &selected[place]);
@@ -108,14 +143,16 @@ impl Snapshot {
             left.distance.total_cmp(&right.distance).then_with(|| id(left).cmp(id(right)))
         });
         near.truncate(k);
-        near.into_iter().map(|near| self.hit(near)).collect()
+        near
     }
 
-    fn hit(&self, Near { part, row, distance }: Near) -> Hit {
+    fn hit(&self, Near { part, row, distance }: Near, answer: &Allowance) -> Result<Hit> {
         let part = &self.parts[part];
         let id = part.id(row).to_owned();
+        let metadata = part.metadata(row).into_owned();
+        answer.take(id.len() + value::bytes_of(&metadata))?;
         let source = self.row_ref(&id);
-        Hit { id, distance, metadata: part.metadata(row).into_owned(), source }
+        Ok(Hit { id, distance, metadata, source })
     }
 
     /// The row that a vector was made from.

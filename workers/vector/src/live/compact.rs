@@ -27,6 +27,8 @@ use crate::{
 const GRACE: Duration = Duration::from_hours(1);
 /// How often they are looked for.
 const COLLECT_EVERY: Duration = Duration::from_mins(10);
+/// Segments with more ids and metadata than this together stay apart: who writes a segment has these in memory.
+const MOST_BESIDE: u64 = 1 << 30;
 /// A segment with one dead row of so many is written anew.
 const DEAD_SHARE: u64 = 5;
 
@@ -83,10 +85,12 @@ impl Live {
         let small = self.context.tuning.small_rows;
         let mut room = u64::from(MAX_ROWS)
             .saturating_sub(base.parts.iter().filter(|part| part.is_head()).map(Part::length).sum());
+        let mut bytes = MOST_BESIDE;
         let mut taken = |part: &&Part| {
-            let is_small = part.length() < small && part.length() <= room;
+            let is_small = part.length() < small && part.length() <= room && beside_vectors(part) <= bytes;
             if is_small && !part.is_head() {
                 room -= part.length();
+                bytes -= beside_vectors(part);
             }
             if part.is_head() { part.rows > 0 } else { is_small }
         };
@@ -257,6 +261,14 @@ impl Live {
     }
 }
 
+/// About the bytes of a segment that are no vectors: ids and metadata, whose distinct values are in memory while it is written, and links.
+fn beside_vectors(part: &Part) -> u64 {
+    match &part.body {
+        Body::Segment { segment, entry, .. } => entry.size.saturating_sub(segment.vector_bytes()),
+        Body::Head(_) => 0,
+    }
+}
+
 /// The segments that should become one, as they were where the manifest's log begins; none when all is well.
 ///
 /// Sizes are in steps of `fan_in`; where as many segments are of one step, they are merged. So each row is written anew once a step.
@@ -280,7 +292,8 @@ fn mergeable(base: &Snapshot, fan_in: usize, smallest: u64) -> Vec<Part> {
         let alike: Vec<Part> =
             segments.iter().filter(|part| step(part) == at).take(fan_in).cloned().collect();
         let rows: u64 = alike.iter().map(Part::length).sum();
-        if alike.len() == fan_in && rows <= u64::from(MAX_ROWS) {
+        let beside: u64 = alike.iter().map(beside_vectors).sum();
+        if alike.len() == fan_in && rows <= u64::from(MAX_ROWS) && beside <= MOST_BESIDE {
             return alike;
         }
     }
