@@ -132,6 +132,9 @@ pub enum Error {
     /// Writes come faster than segments are made of them.
     #[error("index `{0}` takes no more writes until those that came before are indexed")]
     Behind(IndexName),
+    /// Whoever asked went away, so the work was stopped.
+    #[error("nobody waits for the answer any more")]
+    GivenUp,
     /// Another part of the index, in another process, did not answer.
     #[error("part {part} of index `{name}` did not answer: {message}")]
     Part {
@@ -256,7 +259,7 @@ impl From<Error> for Problem {
             Error::OtherVersion { found, .. } => {
                 new(StatusCode::CONFLICT, "other_version").details(json!({ "version": found }))
             }
-            Error::Local(_) => new(StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            Error::Local(_) | Error::GivenUp => new(StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             Error::Store(StoreError::Unavailable { .. }) => Self {
                 retry_after: Some(RETRY_AFTER),
                 ..new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")

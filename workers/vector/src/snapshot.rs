@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -58,6 +58,8 @@ pub(crate) struct Search {
     pub(crate) filter: Option<Filter>,
     /// Whether the filter must fit to the fields that are here; a part of an index may lack one that another part has.
     pub(crate) checked: bool,
+    /// Set when nobody waits for the answer any more: no further part is searched then.
+    pub(crate) given_up: Arc<AtomicBool>,
 }
 
 /// What was found.
@@ -100,7 +102,7 @@ struct Near {
 impl Snapshot {
     /// The nearest to each query. Uses this thread, and others where there are several queries.
     pub(crate) fn search(&self, search: &Search) -> Result<Found> {
-        let Search { queries, k, ef, filter, checked } = search;
+        let Search { queries, k, ef, filter, checked, given_up } = search;
         let selected = match filter {
             None => None,
             // Nothing has no fields, so none of them is unknown.
@@ -117,7 +119,7 @@ impl Snapshot {
         let ef = ef.unwrap_or(self.manifest.shape.hnsw.ef_search) as usize;
         let answer = Allowance::new("vectors");
         let one = |query: &Query| {
-            let near = self.nearest(query, *k, ef, selected.as_deref());
+            let near = self.nearest(query, *k, ef, selected.as_deref(), given_up)?;
             near.into_iter().map(|near| self.hit(near, &answer)).collect::<Result<Vec<_>>>()
         };
         let batches = match queries.as_slice() {
@@ -128,9 +130,19 @@ impl Snapshot {
         Ok(Found { batches, matches })
     }
 
-    fn nearest(&self, query: &Query, k: usize, ef: usize, selected: Option<&[RoaringBitmap]>) -> Vec<Near> {
+    fn nearest(
+        &self,
+        query: &Query,
+        k: usize,
+        ef: usize,
+        selected: Option<&[RoaringBitmap]>,
+        given_up: &AtomicBool,
+    ) -> Result<Vec<Near>> {
         let (mut near, mut hits) = (Vec::new(), Vec::new());
         for (place, part) in self.parts.iter().enumerate() {
+            if given_up.load(Relaxed) {
+                return Err(Error::GivenUp);
+            }
             let selected = selected.map(|selected| &selected[place]);
             if selected.is_some_and(RoaringBitmap::is_empty) || part.length() == 0 {
                 continue;
@@ -143,7 +155,7 @@ impl Snapshot {
             left.distance.total_cmp(&right.distance).then_with(|| id(left).cmp(id(right)))
         });
         near.truncate(k);
-        near
+        Ok(near)
     }
 
     fn hit(&self, Near { part, row, distance }: Near, answer: &Allowance) -> Result<Hit> {

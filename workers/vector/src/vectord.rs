@@ -89,7 +89,7 @@ pub(crate) struct Inner {
     pub(crate) spool: PathBuf,
     pub(crate) settings: Settings,
     /// Searches that run at the same time.
-    pub(crate) searching: Semaphore,
+    pub(crate) searching: Arc<Semaphore>,
 }
 
 impl Vectord {
@@ -125,7 +125,7 @@ impl Vectord {
             numbers: Numbers::register(metrics),
             spool: cache.to_owned(),
             settings,
-            searching: Semaphore::new(cores * 2),
+            searching: Arc::new(Semaphore::new(cores * 2)),
         });
         tokio::spawn(keep_up(Arc::downgrade(&inner)));
         Ok(Self { inner })
