@@ -5,7 +5,7 @@
 use std::{
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
@@ -209,6 +209,8 @@ pub struct Faulty {
     pub requests: Arc<AtomicU64>,
     /// Of these, removals.
     pub deletes: Arc<AtomicU64>,
+    /// Requests for what begins like this never end.
+    pub stuck: Arc<Mutex<Option<&'static str>>>,
     /// The request that waits until [`Self::resume`] is notified; `paused` is told that it does.
     pub pause_at: Arc<AtomicU64>,
     pub paused: Arc<Notify>,
@@ -230,7 +232,11 @@ impl Faulty {
         self.fuse.store(writes + 1, SeqCst);
     }
 
-    async fn up(&self) -> Result<()> {
+    async fn up(&self, place: &str) -> Result<()> {
+        let stuck = self.stuck.lock().unwrap().is_some_and(|stuck| place.starts_with(stuck));
+        if stuck {
+            std::future::pending::<()>().await;
+        }
         let number = self.requests.fetch_add(1, SeqCst) + 1;
         if number == self.pause_at.load(SeqCst) {
             self.paused.notify_one();
@@ -257,30 +263,30 @@ fn gone() -> Error {
 #[async_trait]
 impl Objects for Faulty {
     async fn put(&self, key: &Key, body: Payload, condition: Condition) -> Result<Etag> {
-        self.up().await?;
+        self.up(key.as_str()).await?;
         let burns = self.burns();
         let written = self.memory.put(key, body, condition).await;
         if burns { Err(gone()) } else { written }
     }
 
     async fn get(&self, key: &Key, range: Option<ByteRange>) -> Result<Object> {
-        self.up().await?;
+        self.up(key.as_str()).await?;
         self.memory.get(key, range).await
     }
 
     async fn head(&self, key: &Key) -> Result<Meta> {
-        self.up().await?;
+        self.up(key.as_str()).await?;
         self.memory.head(key).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page> {
-        self.up().await?;
+        self.up(prefix).await?;
         self.memory.list(prefix, after, limit).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
         self.deletes.fetch_add(1, SeqCst);
-        self.up().await?;
+        self.up(key.as_str()).await?;
         let burns = self.burns();
         let deleted = self.memory.delete(key).await;
         if burns { Err(gone()) } else { deleted }
