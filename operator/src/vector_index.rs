@@ -181,7 +181,7 @@ fn embedder(context: &Context, index: &ReadyVectorIndex) -> EmbedderFacts {
             return EmbedderFacts::Failed(failure);
         }
     }
-    let known = context.services.model(namespace, &model.name);
+    let known = context.services.model(namespace, index.name.as_str(), &model.name);
     if known.identity().is_some() {
         return known;
     }
