@@ -23,6 +23,7 @@ use crate::{
     context::Context,
     end::{SOON, until},
     error::Error,
+    key::Key,
     queue::Next,
     services::LOOK_EVERY,
 };
@@ -33,7 +34,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// Brings one ChatProvider from its spec to its status.
 pub(crate) async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Next, Error> {
     let Some(seen) = context.wake.world.providers.get(namespace, name) else {
-        context.services.forget_provider(namespace);
+        context.services.forget_provider(namespace, name);
         context.providers.forget(namespace, name);
         return Ok(Next::Settled);
     };
@@ -104,9 +105,13 @@ fn has_not_looked(looks: &[(Arc<Pod>, Look)]) -> bool {
 
 /// What is known of the first of its models, where it has models for embeddings alone.
 fn model(context: &Context, provider: &ReadyProvider) -> Option<EmbedderFacts> {
-    let model = provider.embeddings().first().filter(|_| !provider.chats() && !provider.suspend)?;
     let namespace = provider.namespace.as_str();
-    let known = context.services.model(namespace, &format!("{}/{model}", provider.name));
+    let by = Key::chat_provider(namespace, provider.name.as_str());
+    let Some(model) = provider.embeddings().first().filter(|_| !provider.chats() && !provider.suspend) else {
+        context.services.want_no_model(&by);
+        return None;
+    };
+    let known = context.services.model(&by, &format!("{}/{model}", provider.name));
     if known != EmbedderFacts::Unknown {
         return Some(known);
     }

@@ -27,6 +27,7 @@ use crate::{
     context::Context,
     end::{self, SOON, until},
     error::Error,
+    key::Key,
     queue::Next,
     services::{self, PROGRESS_INTERVAL},
 };
@@ -169,16 +170,21 @@ impl Found {
 /// What is known of the model that an index names.
 fn embedder(context: &Context, index: &ReadyVectorIndex) -> EmbedderFacts {
     let (world, namespace) = (&context.wake.world, index.namespace.as_str());
-    let Some(model) = &index.model else { return EmbedderFacts::Unknown };
+    let by = Key::vector_index(namespace, index.name.as_str());
+    let Some(model) = &index.model else {
+        context.services.want_no_model(&by);
+        return EmbedderFacts::Unknown;
+    };
     if let Some(name) = &model.provider {
         let provider = world.providers.get(namespace, name);
         let provider = provider.as_ref().map(|seen| &*seen.object);
         let has_secret = |secret: &str| world.secrets.get(namespace, secret).is_some();
         if let Some(failure) = chat_provider::failure(name, namespace, provider, has_secret) {
+            context.services.want_no_model(&by);
             return EmbedderFacts::Failed(failure);
         }
     }
-    let known = context.services.model(namespace, &model.name);
+    let known = context.services.model(&by, &model.name);
     if known.identity().is_some() {
         return known;
     }

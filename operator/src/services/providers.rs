@@ -71,10 +71,10 @@ impl Services {
     }
 
     /// Forgets a ChatProvider that is gone.
-    pub fn forget_provider(&self, namespace: &str) {
+    pub fn forget_provider(&self, namespace: &str, provider: &str) {
+        self.want_no_model(&Key::chat_provider(namespace, provider));
         if self.0.world.providers.names_of(namespace).is_empty() {
             self.0.providers.forget(namespace);
-            self.forget_models(namespace);
         }
     }
 
