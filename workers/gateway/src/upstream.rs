@@ -56,6 +56,12 @@ impl Owner {
         Self::SEGMENTS.into_iter().find_map(|(name, owner)| (name == segment).then_some(owner))
     }
 
+    /// Whether the service ends a call that stays silent by itself: a model may think for as long as its provider's limits say,
+    /// and only chatd knows those.
+    pub(crate) fn ends_silence(self) -> bool {
+        self == Self::Chat
+    }
+
     /// The service's name.
     pub fn service(self) -> &'static str {
         match self {
