@@ -1,18 +1,23 @@
-//! What a client asks, whichever door it came through: OpenAI's fields, kept as the text that they came as.
+//! What a client asks: the fields of the door that it came through, kept as the text that they came as.
 //!
 //! Checks what every provider needs: a model, messages, roles. What a field means is left to the provider that understands it.
+//! The native door's fields are told in OpenAI's words at once; those of other doors only where a provider does not speak them.
 
 use std::collections::BTreeMap;
 
+use axum::http::HeaderValue;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{
-    Value, json,
+    Map, Value, json,
     value::{RawValue, to_raw_value},
 };
 
 use crate::{ChatError, error::Kind};
 
+/// Who speaks in OpenAI's messages, and in Ollama's and Anthropic's.
 const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "function"];
+const OLLAMAS_ROLES: [&str; 4] = ["system", "user", "assistant", "tool"];
+const ANTHROPICS_ROLES: [&str; 2] = ["user", "assistant"];
 
 /// The fields of the native door.
 const NATIVE: [&str; 10] = [
@@ -38,6 +43,8 @@ pub(crate) struct Ask {
     pub(crate) stream: bool,
     /// All but `model` and `stream`.
     pub(crate) fields: Fields,
+    /// What Anthropic's clients try out, for a provider that knows it: `anthropic-beta`.
+    pub(crate) beta: Option<HeaderValue>,
 }
 
 /// Where a request came in, and so the shape of its answer.
@@ -50,6 +57,10 @@ pub(crate) enum Door {
         /// Whether a stream ends with its tokens.
         usage: bool,
     },
+    /// `POST /messages`
+    Anthropic,
+    /// `POST /ollama/api/chat`
+    Ollama,
 }
 
 /// Fields of a JSON object.
@@ -69,6 +80,13 @@ impl Fields {
         })
     }
 
+    /// Fields of an object that was made here.
+    pub(crate) fn of(object: &Map<String, Value>) -> Self {
+        let mut fields = Self::default();
+        object.iter().for_each(|(name, value)| fields.set(name, value));
+        fields
+    }
+
     /// A field, or `None` where it is absent or null; `what` it has to be is for the one who sent something else.
     pub(crate) fn get<T: DeserializeOwned>(&self, name: &str, what: &str) -> Result<Option<T>, ChatError> {
         let Some(raw) = self.raw(name) else { return Ok(None) };
@@ -85,11 +103,21 @@ impl Fields {
         self.0.iter().map(|(name, raw)| (name.as_str(), &**raw))
     }
 
-    fn take(&mut self, name: &str) -> Option<Box<RawValue>> {
+    /// A field's text, which is not among them any more.
+    pub(crate) fn take(&mut self, name: &str) -> Option<Box<RawValue>> {
         self.0.remove(name).filter(|raw| raw.get() != "null")
     }
 
-    fn set(&mut self, name: &str, value: &Value) {
+    /// An object of these fields, and of `more` before them where a name is the same.
+    pub(crate) fn body(&self, more: &[(&str, Value)]) -> Result<Vec<u8>, ChatError> {
+        let more: Vec<(&str, Box<RawValue>)> =
+            more.iter().filter_map(|(name, value)| Some((*name, to_raw_value(value).ok()?))).collect();
+        let all: BTreeMap<&str, &RawValue> =
+            self.iter().chain(more.iter().map(|(name, raw)| (*name, &**raw))).collect();
+        serde_json::to_vec(&all).map_err(|_| ChatError::field("messages", "cannot be written again"))
+    }
+
+    pub(crate) fn set(&mut self, name: &str, value: &Value) {
         // A value that was parsed can be written.
         if let Ok(raw) = to_raw_value(value) {
             self.0.insert(name.to_owned(), raw);
@@ -108,7 +136,27 @@ impl Ask {
         let fields = Fields::parse(body)?;
         let options: Option<StreamOptions> = fields.get("stream_options", "an object")?;
         let usage = options.and_then(|options| options.include_usage).unwrap_or(false);
-        Self::check(Door::OpenAi { usage }, fields)
+        Self::check(Door::OpenAi { usage }, fields, &ROLES)
+    }
+
+    /// The body of `POST /messages`, in Anthropic's words.
+    pub(crate) fn anthropic(body: &[u8]) -> Result<Self, ChatError> {
+        let fields = Fields::parse(body)?;
+        let ask = Self::check(Door::Anthropic, fields, &ANTHROPICS_ROLES)?;
+        match ask.fields.get::<u64>("max_tokens", "a whole number")? {
+            None => Err(ChatError::field("max_tokens", "is missing")),
+            Some(0) => Err(ChatError::field("max_tokens", "must be at least 1")),
+            Some(_) => Ok(ask),
+        }
+    }
+
+    /// The body of `POST /ollama/api/chat`, in Ollama's words. It streams where nothing is said about that.
+    pub(crate) fn ollama(body: &[u8]) -> Result<Self, ChatError> {
+        let mut fields = Fields::parse(body)?;
+        if fields.raw("stream").is_none() {
+            fields.set("stream", &true.into());
+        }
+        Self::check(Door::Ollama, fields, &OLLAMAS_ROLES)
     }
 
     /// The body of `POST /chat`, told in OpenAI's fields.
@@ -144,31 +192,38 @@ impl Ask {
             Some(_) => return Err(ChatError::field("format", "must be \"json\" or a JSON schema")),
         }
         fields.take("format");
-        let mut ask = Self::check(Door::Native, fields)?;
-        ask.images_into_content()?;
+        let mut ask = Self::check(Door::Native, fields, &ROLES)?;
+        ask.fields.images_into_content()?;
         Ok(ask)
     }
 
-    fn check(door: Door, mut fields: Fields) -> Result<Self, ChatError> {
+    fn check(door: Door, mut fields: Fields, roles: &[&str]) -> Result<Self, ChatError> {
         let model: Option<String> = fields.get("model", "a text")?;
         let model = model.ok_or_else(|| ChatError::field("model", "is missing"))?;
         if model.trim().is_empty() {
             return Err(ChatError::field("model", "is empty"));
         }
         let stream = fields.get("stream", "true or false")?.unwrap_or(false);
-        messages(&fields)?;
+        messages(&fields, roles)?;
         fields.take("model");
         fields.take("stream");
-        Ok(Self { door, model, stream, fields })
+        Ok(Self { door, model, stream, fields, beta: None })
     }
 
+    /// The same request in other words.
+    pub(crate) fn told(&self, fields: Fields) -> Self {
+        Self { door: self.door, model: self.model.clone(), stream: self.stream, fields, beta: None }
+    }
+}
+
+impl Fields {
     /// Ollama writes images beside the text of a message; OpenAI as parts of it.
-    fn images_into_content(&mut self) -> Result<(), ChatError> {
-        let Some(raw) = self.fields.raw("messages") else { return Ok(()) };
+    pub(crate) fn images_into_content(&mut self) -> Result<(), ChatError> {
+        let Some(raw) = self.raw("messages") else { return Ok(()) };
         if !raw.get().contains("\"images\"") {
             return Ok(());
         }
-        let mut messages: Vec<Value> = self.fields.get("messages", "a list")?.unwrap_or_default();
+        let mut messages: Vec<Value> = self.get("messages", "a list")?.unwrap_or_default();
         for (at, message) in messages.iter_mut().enumerate() {
             let Some(message) = message.as_object_mut() else { continue };
             let images = match message.remove("images") {
@@ -195,7 +250,7 @@ impl Ask {
             }
             message.insert("content".to_owned(), parts.into());
         }
-        self.fields.set("messages", &messages.into());
+        self.set("messages", &messages.into());
         Ok(())
     }
 }
@@ -212,7 +267,7 @@ fn media_type(base64: &str) -> Option<&'static str> {
 }
 
 /// Every message has a role that there is, and something to say.
-fn messages(fields: &Fields) -> Result<(), ChatError> {
+fn messages(fields: &Fields, roles: &[&str]) -> Result<(), ChatError> {
     #[derive(Deserialize)]
     struct Head<'a> {
         #[serde(default, borrow)]
@@ -239,9 +294,9 @@ fn messages(fields: &Fields) -> Result<(), ChatError> {
             .ok_or_else(|| ChatError::field(format!("messages[{at}]"), "must be an object"))?;
         let role = head.role.ok_or_else(|| ChatError::field(field("role"), "is missing"))?.get();
         let role = role.trim_matches('"');
-        if !ROLES.contains(&role) {
+        if !roles.contains(&role) {
             let shown: String = role.chars().take(32).collect();
-            let sentence = format!("is `{shown}`; it must be one of `{}`", ROLES.join("`, `"));
+            let sentence = format!("is `{shown}`; it must be one of `{}`", roles.join("`, `"));
             return Err(ChatError::field(field("role"), sentence));
         }
         let calls = head.tool_calls.or(head.function_call);

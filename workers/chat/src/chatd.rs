@@ -30,7 +30,7 @@ use crate::{
     fleet::{Candidate, Fleet},
     live::{Begun, Live, Meter},
     metrics::Numbers,
-    protocol::{self, Outgoing, Protocol, openai},
+    protocol::{Outgoing, Protocol, openai},
     upstream::{Deadline, Upstream},
 };
 
@@ -187,8 +187,8 @@ async fn attempt(
     let answer = upstream.send(outgoing, total).await?;
     let body = upstream.whole(answer, total).await?;
     let fault = |fault| upstream.fault(fault);
-    if protocol::passes(upstream.protocol, ask.door) {
-        let usage = openai::glance(&body).map_err(fault)?;
+    if upstream.protocol.passes(ask.door) {
+        let usage = upstream.protocol.glance(&body).map_err(fault)?;
         return Ok(Attempt::Whole(body.into(), usage));
     }
     let collected: Collected = openai::collect(&body).map_err(fault)?;

@@ -16,7 +16,7 @@ use crate::{
     event::{Collected, Event, Fault, Usage},
     gate::Place,
     metrics::{Numbers, Outcome},
-    protocol::{self, Decoder, openai::Passing},
+    protocol::{Decoder, Passing},
     upstream::{Deadline, Upstream, innermost},
 };
 
@@ -104,12 +104,10 @@ impl Begun {
         total: Deadline,
     ) -> Self {
         let decoder = || Decoder::new(upstream.protocol);
-        let flow = match ask.door {
+        let flow = match Passing::new(upstream.protocol, ask.door) {
             _ if !ask.stream => Flow::Collect { decoder: decoder(), collected: Box::default() },
-            Door::OpenAi { usage } if protocol::passes(upstream.protocol, ask.door) => {
-                Flow::Pass(Passing::new(usage))
-            }
-            door => Flow::Translate { decoder: decoder(), writer: Writer::new(door, labels) },
+            Some(passing) => Flow::Pass(passing),
+            None => Flow::Translate { decoder: decoder(), writer: Writer::new(ask.door, labels) },
         };
         Self {
             response,

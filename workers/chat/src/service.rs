@@ -1,18 +1,18 @@
-//! chatd over HTTP: `POST /chat` and `GET /chat/providers`; OpenAI's `POST /chat/completions` and `GET /models`, whose `/v1` the
-//! gateway takes off.
+//! chatd over HTTP: `POST /chat` and `GET /chat/providers`; the doors for the SDKs of others, whose `/v1` the gateway takes off:
+//! OpenAI's `POST /chat/completions` and `GET /models`, Anthropic's `POST /messages`, and below `/ollama/api` those of Ollama.
 
 use axum::{
     Router,
     body::Body,
     extract::{Path, Request, State},
-    http::{HeaderName, HeaderValue, header},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{any, get, post},
 };
 use bytes::Bytes;
 use lakehouse_contract::chat::ProviderList;
-use lakehouse_http::{BodyLimit, Problem, body};
+use lakehouse_http::{BodyLimit, Problem, RequestId, body};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -20,11 +20,15 @@ use crate::{
     ChatError, Chatd,
     ask::{Ask, Door},
     chatd::{Answer, AnswerBody},
-    door::openai,
+    door::{anthropic, ollama, openai},
 };
 
 /// Who answered.
 const PROVIDER: HeaderName = HeaderName::from_static("x-lakehouse-provider");
+
+/// What Anthropic's clients try out, and which version of its API they speak.
+const BETA: HeaderName = HeaderName::from_static("anthropic-beta");
+const VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 
 /// Tells proxies on the way to pass each piece on at once.
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -37,10 +41,22 @@ pub fn router(chatd: Chatd) -> Router {
         .route("/models", get(models))
         .route("/models/{*id}", get(model))
         .layer(from_fn(in_openais_shape));
+    let anthropics = Router::new()
+        .route("/messages", post(messages).layer(limit))
+        .route("/messages/count_tokens", post(count))
+        .layer(from_fn(in_anthropics_shape));
+    let ollamas = Router::new()
+        .route("/ollama/api/chat", post(ollamas_chat).layer(limit))
+        .route("/ollama/api/tags", get(tags))
+        .route("/ollama/api/version", get(version))
+        .route("/ollama/api/{*path}", any(not_ollamas))
+        .layer(from_fn(in_ollamas_shape));
     Router::new()
         .route("/chat", post(chat).layer(limit))
         .route("/chat/providers", get(providers))
         .merge(openais)
+        .merge(anthropics)
+        .merge(ollamas)
         .with_state(chatd)
 }
 
@@ -52,10 +68,23 @@ async fn completions(State(chatd): State<Chatd>, request: Request) -> Result<Res
     answer(chatd, request, Ask::openai).await
 }
 
+async fn messages(State(chatd): State<Chatd>, request: Request) -> Result<Response, Problem> {
+    let beta = request.headers().get(BETA).cloned();
+    answer(chatd, request, |body| Ok(Ask { beta, ..Ask::anthropic(body)? })).await
+}
+
+async fn count() -> Problem {
+    anthropic::uncounted()
+}
+
+async fn ollamas_chat(State(chatd): State<Chatd>, request: Request) -> Result<Response, Problem> {
+    answer(chatd, request, Ask::ollama).await
+}
+
 async fn answer(
     chatd: Chatd,
     request: Request,
-    read: fn(&[u8]) -> Result<Ask, ChatError>,
+    read: impl FnOnce(&[u8]) -> Result<Ask, ChatError>,
 ) -> Result<Response, Problem> {
     let asked = Instant::now();
     let body: Bytes = body::read(request.into_body(), chatd.0.settings.max_body_bytes).await?;
@@ -91,19 +120,62 @@ async fn providers(State(chatd): State<Chatd>) -> axum::Json<ProviderList> {
     axum::Json(chatd.providers().await)
 }
 
-async fn models(State(chatd): State<Chatd>) -> axum::Json<Value> {
-    let data = chatd.models().await.iter().map(openai::model).collect::<Vec<_>>();
+/// OpenAI and Anthropic have one path for it; Anthropic's clients say which version they speak.
+async fn models(State(chatd): State<Chatd>, headers: HeaderMap) -> axum::Json<Value> {
+    let models = chatd.models().await;
+    if headers.contains_key(VERSION) {
+        return axum::Json(anthropic::models(&models));
+    }
+    let data = models.iter().map(openai::model).collect::<Vec<_>>();
     axum::Json(serde_json::json!({"object": "list", "data": data}))
 }
 
-async fn model(State(chatd): State<Chatd>, Path(id): Path<String>) -> Result<axum::Json<Value>, Problem> {
+async fn model(
+    State(chatd): State<Chatd>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<axum::Json<Value>, Problem> {
     let models = chatd.models().await;
     let found = models.iter().find(|model| model.name == id);
     let missing = || ChatError {
         field: Some("model".to_owned()),
         ..ChatError::new(crate::Kind::UnknownModel, format!("no provider lists the model `{id}`"))
     };
-    Ok(axum::Json(openai::model(found.ok_or_else(missing)?)))
+    let tell = if headers.contains_key(VERSION) { anthropic::model } else { openai::model };
+    Ok(axum::Json(tell(found.ok_or_else(missing)?)))
+}
+
+async fn tags(State(chatd): State<Chatd>) -> axum::Json<Value> {
+    axum::Json(ollama::tags(&chatd.models().await))
+}
+
+async fn version() -> axum::Json<Value> {
+    axum::Json(serde_json::json!({"version": env!("CARGO_PKG_VERSION")}))
+}
+
+async fn not_ollamas(Path(path): Path<String>) -> Problem {
+    ollama::unknown(&path)
+}
+
+/// Anthropic's clients look for its own error body, and for the id of the request under its own name.
+async fn in_anthropics_shape(request: Request, next: Next) -> Response {
+    let id = RequestId::of(request.headers());
+    let response = next.run(request).await;
+    let mut response = match response.extensions().get::<Problem>().cloned() {
+        Some(problem) => anthropic::problem(problem, &id),
+        None => response,
+    };
+    response.headers_mut().insert(anthropic::REQUEST_ID, id.header());
+    response
+}
+
+/// Ollama's clients look for its own error body.
+async fn in_ollamas_shape(request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    match response.extensions().get::<Problem>().cloned() {
+        Some(problem) => ollama::problem(problem),
+        None => response,
+    }
 }
 
 /// OpenAI's clients look for its own error body.

@@ -172,6 +172,9 @@ impl Upstream {
             (_, false) => "application/json",
         };
         headers.insert(header::ACCEPT, HeaderValue::from_static(accepts));
+        if let Some(beta) = &outgoing.beta {
+            headers.insert(HeaderName::from_static("anthropic-beta"), beta.clone());
+        }
         let request = link.client.post(link.url(outgoing.path)).headers(headers).body(outgoing.body.clone());
         self.answer(request, deadline).await
     }

@@ -29,13 +29,13 @@ pub enum Owner {
     Matrix,
     /// pathwayd
     Pathway,
-    /// chatd, also for OpenAI's `/v1/chat/completions` and `/v1/models`
+    /// chatd, also for OpenAI's `/v1/chat/completions` and `/v1/models`, Anthropic's `/v1/messages`, and `/v1/ollama`
     Chat,
 }
 
 impl Owner {
     /// First path segments and their owners.
-    const SEGMENTS: [(&'static str, Self); 11] = [
+    const SEGMENTS: [(&'static str, Self); 13] = [
         ("storage", Self::Storage),
         ("catalog", Self::Catalog),
         ("ingest", Self::Ingest),
@@ -47,6 +47,8 @@ impl Owner {
         ("pathway", Self::Pathway),
         ("chat", Self::Chat),
         ("models", Self::Chat),
+        ("messages", Self::Chat),
+        ("ollama", Self::Chat),
     ];
 
     /// The owner of the paths below `/v1` that start with this segment.

@@ -3,6 +3,9 @@
 //! A caller from outside the allowed networks gets 403 before its token is looked at. The address is that of the connection;
 //! `X-Forwarded-For` is not believed. `/health`, `/livez` and `/readyz` stay open to all; `/metrics` is open to callers on
 //! this machine and asks others for a token.
+//!
+//! A token comes as `Authorization: Bearer …`, or as `X-Api-Key`, where the SDKs of Anthropic put what they have. It is compared
+//! in the same way, and only looked for where there is no `Authorization`, so no request has two tokens.
 
 mod browser;
 mod networks;
@@ -15,7 +18,7 @@ use std::{
 
 use axum::{
     extract::{ConnectInfo, Request},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -31,6 +34,9 @@ pub const TOKEN: &str = "LAKEHOUSE_TOKEN";
 pub const TOKEN_FILE: &str = "LAKEHOUSE_TOKEN_FILE";
 /// The variable with networks that may call, such as `10.0.0.0/8,192.168.7.9`.
 pub const ALLOW: &str = "LAKEHOUSE_ALLOW";
+
+/// Where Anthropic's clients put a token.
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Who may call a server. Cheap to clone; clones share the tokens.
 #[derive(Clone, Debug, Default)]
@@ -123,11 +129,9 @@ impl Auth {
         if path == probes::METRICS && remote.is_some_and(is_local) {
             return Ok(());
         }
-        match bearer(headers) {
+        match token(headers) {
             Some(token) if tokens.accept(token) => Ok(()),
-            Some(_) => {
-                Err(unauthorized("the bearer token is not valid here", "Bearer error=\"invalid_token\""))
-            }
+            Some(_) => Err(unauthorized("the token is not valid here", "Bearer error=\"invalid_token\"")),
             None => Err(unauthorized("a token is needed: `Authorization: Bearer …`", "Bearer")),
         }
     }
@@ -151,6 +155,14 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let value = headers.get(header::AUTHORIZATION)?.as_bytes();
     let (scheme, token) = value.split_at_checked(b"Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+}
+
+/// What the caller shows.
+fn token(headers: &HeaderMap) -> Option<&[u8]> {
+    if headers.contains_key(header::AUTHORIZATION) {
+        return bearer(headers);
+    }
+    headers.get(API_KEY).map(|value| value.as_bytes().trim_ascii())
 }
 
 fn forbidden(message: impl Into<String>) -> Problem {
@@ -220,6 +232,19 @@ mod tests {
         );
         assert!(!format!("{:?}", said(None)).contains("one"));
         assert_eq!(authorization(None, None), None);
+    }
+
+    #[test]
+    fn a_key_is_a_token_where_there_is_no_other() {
+        let auth = Auth::none().with_tokens(Some("right"), None).unwrap();
+        let admitted = |key: &str, authorization: Option<&str>| {
+            let mut headers = HeaderMap::from_iter([(API_KEY, key.parse().unwrap())]);
+            headers.extend(authorization.map(|value| (header::AUTHORIZATION, value.parse().unwrap())));
+            auth.admit(Some("11.1.1.1".parse().unwrap()), "/messages", &headers).is_ok()
+        };
+        assert!(admitted("right", None) && !admitted("wrong", None));
+        assert!(admitted("sk-ant-1", Some("Bearer right")));
+        assert!(!admitted("right", Some("Bearer wrong")) && !admitted("right", Some("Basic right")));
     }
 
     #[test]

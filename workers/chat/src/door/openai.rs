@@ -1,9 +1,6 @@
 //! OpenAI's door: `chat.completion`, `chat.completion.chunk`, and OpenAI's error body (platform.openai.com, API reference, Chat).
 
-use axum::{
-    http::{HeaderName, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::{http::StatusCode, response::Response};
 use bytes::{BufMut, BytesMut};
 use jiff::Timestamp;
 use lakehouse_http::Problem;
@@ -16,9 +13,6 @@ use crate::{
     event::{Collected, Event, Finish, Usage},
     protocol::openai::call,
 };
-
-/// OpenAI's SDKs heed it before they look at the status.
-const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// An answer in pieces.
 #[derive(Debug)]
@@ -199,17 +193,8 @@ pub(crate) fn model(model: &ModelInfo) -> Value {
 
 /// A problem as OpenAI's clients read it.
 pub(crate) fn problem(problem: Problem) -> Response {
-    // 502 is for an upstream's failure, also one that no retry helps against; SDKs try again after a 502 unless they are told.
-    let hopeless = matches!(problem.code, "provider_refused" | "provider_credentials");
     let written = body(&problem);
-    // The problem's own answer has the headers, and what the log needs.
-    let mut response = problem.into_response();
-    response.headers_mut().remove(header::CONTENT_LENGTH);
-    if hopeless {
-        response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
-    }
-    *response.body_mut() = written.to_string().into();
-    response
+    super::rewritten(problem, &written)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The providers' protocols: how a request is told to each, and how its answer, its list of models and its errors are read.
 //!
 //! ```text
-//! OpenAI's door ─► OpenAI's protocol: passed on ───────────────────────────────► OpenAI's door
-//! any door ──────► any protocol: translated ─► events ─► written in the way of ─► any door
+//! a door ──► the same protocol: passed on ─────────────────────────────────► that door
+//! any door ─► any protocol: translated ─► events ─► written in the way of ─► any door
 //! ```
 
 pub(crate) mod anthropic;
@@ -10,14 +10,18 @@ mod messages;
 pub(crate) mod ollama;
 pub(crate) mod openai;
 
-use bytes::Bytes;
+use std::borrow::Cow;
+
+use axum::http::HeaderValue;
+use bytes::{Bytes, BytesMut};
 use lakehouse_contract::provider::ProviderKind;
 use serde_json::Value;
 
 use crate::{
     ChatError,
     ask::{Ask, Door},
-    event::{Event, Fault},
+    door,
+    event::{Event, Fault, Usage},
 };
 
 /// What is sent upstream.
@@ -28,6 +32,8 @@ pub(crate) struct Outgoing {
     pub(crate) body: Bytes,
     /// Whether the answer comes in pieces.
     pub(crate) stream: bool,
+    /// What Anthropic's client tries out.
+    pub(crate) beta: Option<HeaderValue>,
 }
 
 /// The families of protocols.
@@ -63,21 +69,51 @@ impl Protocol {
         own: bool,
     ) -> Result<Outgoing, ChatError> {
         let written = |body: Value| Bytes::from(body.to_string());
-        Ok(match self {
-            Self::Ollama => {
-                Outgoing { path: "/api/chat", body: written(ollama::request(ask, model)?), stream: true }
+        let (path, body, stream, beta) = match (self, ask.door) {
+            (Self::Anthropic, Door::Anthropic) => {
+                ("/v1/messages", passed(ask, model)?, ask.stream, ask.beta.clone())
             }
-            Self::Anthropic => Outgoing {
-                path: "/v1/messages",
-                body: written(anthropic::request(ask, model)?),
-                stream: true,
-            },
-            Self::OpenAi => Outgoing {
-                path: "/chat/completions",
-                body: openai::request(ask, model, kind, own)?.into(),
-                stream: ask.stream,
-            },
+            (Self::Ollama, Door::Ollama) => ("/api/chat", passed(ask, model)?, ask.stream, None),
+            (Self::Anthropic, _) => {
+                ("/v1/messages", written(anthropic::request(&*self.told(ask)?, model)?), true, None)
+            }
+            (Self::Ollama, _) => {
+                ("/api/chat", written(ollama::request(&*self.told(ask)?, model)?), true, None)
+            }
+            (Self::OpenAi, _) => {
+                let body = openai::request(&*self.told(ask)?, model, kind, own)?.into();
+                ("/chat/completions", body, ask.stream, None)
+            }
+        };
+        Ok(Outgoing { path, body, stream, beta })
+    }
+
+    /// A request in OpenAI's words, which those of all protocols are made from.
+    fn told(self, ask: &Ask) -> Result<Cow<'_, Ask>, ChatError> {
+        Ok(match ask.door {
+            Door::Native | Door::OpenAi { .. } => Cow::Borrowed(ask),
+            Door::Anthropic => Cow::Owned(door::anthropic::translated(ask, self)?),
+            Door::Ollama => Cow::Owned(door::ollama::translated(ask)?),
         })
+    }
+
+    /// Whether an answer is passed on as it comes.
+    pub(crate) fn passes(self, door: Door) -> bool {
+        matches!(
+            (self, door),
+            (Self::OpenAi, Door::OpenAi { .. })
+                | (Self::Anthropic, Door::Anthropic)
+                | (Self::Ollama, Door::Ollama)
+        )
+    }
+
+    /// Looks at a whole answer that is passed on: its tokens.
+    pub(crate) fn glance(self, body: &[u8]) -> Result<Usage, Fault> {
+        match self {
+            Self::Ollama => ollama::glance(body),
+            Self::OpenAi => openai::glance(body),
+            Self::Anthropic => anthropic::glance(body),
+        }
     }
 
     /// Where the list of models is.
@@ -158,9 +194,65 @@ impl Decoder {
     }
 }
 
-/// Whether an answer is passed on as it comes.
-pub(crate) fn passes(protocol: Protocol, door: Door) -> bool {
-    protocol == Protocol::OpenAi && door != Door::Native
+/// Every field goes on as it came, with the provider's name of the model.
+fn passed(ask: &Ask, model: &str) -> Result<Bytes, ChatError> {
+    Ok(ask.fields.body(&[("model", model.into()), ("stream", ask.stream.into())])?.into())
+}
+
+/// Passes an answer in pieces on, where protocol and door are one.
+#[derive(Debug)]
+pub(crate) enum Passing {
+    Ollama(ollama::Passing),
+    OpenAi(openai::Passing),
+    Anthropic(anthropic::Passing),
+}
+
+impl Passing {
+    /// `None` where it has to be translated.
+    pub(crate) fn new(protocol: Protocol, door: Door) -> Option<Self> {
+        match (protocol, door) {
+            (Protocol::OpenAi, Door::OpenAi { usage }) => Some(Self::OpenAi(openai::Passing::new(usage))),
+            (Protocol::Anthropic, Door::Anthropic) => Some(Self::Anthropic(anthropic::Passing::default())),
+            (Protocol::Ollama, Door::Ollama) => Some(Self::Ollama(ollama::Passing::default())),
+            _ => None,
+        }
+    }
+
+    /// Adds what is whole now to `out`.
+    pub(crate) fn push(&mut self, bytes: &[u8], out: &mut BytesMut) -> Result<(), Fault> {
+        out.reserve(bytes.len());
+        match self {
+            Self::Ollama(passing) => passing.push(bytes, out),
+            Self::OpenAi(passing) => passing.push(bytes, out),
+            Self::Anthropic(passing) => passing.push(bytes, out),
+        }
+    }
+
+    /// The stream is over: was the answer whole?
+    pub(crate) fn end(&mut self, out: &mut BytesMut) -> Result<(), Fault> {
+        match self {
+            Self::Ollama(passing) => passing.end(out),
+            Self::OpenAi(passing) => passing.end(out),
+            Self::Anthropic(passing) => passing.end(out),
+        }
+    }
+
+    /// Whether the answer is whole, though the stream may not have ended.
+    pub(crate) fn is_done(&self) -> bool {
+        match self {
+            Self::Ollama(passing) => passing.is_done(),
+            Self::OpenAi(passing) => passing.is_done(),
+            Self::Anthropic(passing) => passing.is_done(),
+        }
+    }
+
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        match self {
+            Self::Ollama(passing) => passing.usage(),
+            Self::OpenAi(passing) => passing.usage(),
+            Self::Anthropic(passing) => passing.usage(),
+        }
+    }
 }
 
 /// An error in the middle of an answer.

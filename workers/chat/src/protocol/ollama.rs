@@ -2,6 +2,7 @@
 //!
 //! Answers are always asked for in pieces: so a model that is silent is told from one that writes a long text.
 
+use bytes::{BufMut, BytesMut};
 use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
 
@@ -220,6 +221,62 @@ impl Decoder {
     }
 }
 
+/// Passes an answer on. It is only looked at, so that tokens are counted and a broken stream is told from a whole one.
+#[derive(Debug, Default)]
+pub(crate) struct Passing {
+    lines: Ndjson,
+    state: State,
+    usage: Option<Usage>,
+}
+
+impl Passing {
+    pub(crate) fn push(&mut self, bytes: &[u8], out: &mut BytesMut) -> Result<(), Fault> {
+        let Self { lines, state, usage } = self;
+        lines.push(bytes, |line| pass(state, usage, line, out))
+    }
+
+    pub(crate) fn end(&mut self, out: &mut BytesMut) -> Result<(), Fault> {
+        let Self { lines, state, usage } = self;
+        match lines.end(|line| pass(state, usage, line, out)) {
+            Err(said @ Fault::Said { .. }) => Err(said),
+            _ if state.done => Ok(()),
+            _ => Err(Fault::Truncated),
+        }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.state.done
+    }
+
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        self.usage
+    }
+}
+
+fn pass(state: &mut State, usage: &mut Option<Usage>, line: &[u8], out: &mut BytesMut) -> Result<(), Fault> {
+    if state.done {
+        return Ok(());
+    }
+    let mut events = Vec::new();
+    state.line(line, &mut events)?;
+    *usage = events.iter().rev().find_map(counted).or(*usage);
+    out.put_slice(line);
+    out.put_u8(b'\n');
+    Ok(())
+}
+
+fn counted(event: &Event) -> Option<Usage> {
+    if let Event::Usage(usage) = event { Some(*usage) } else { None }
+}
+
+/// Looks at a whole answer that is passed on: its tokens.
+pub(crate) fn glance(body: &[u8]) -> Result<Usage, Fault> {
+    let (mut state, mut events) = (State::default(), Vec::new());
+    state.line(body, &mut events)?;
+    let usage = events.iter().find_map(counted);
+    usage.ok_or_else(|| Fault::Malformed("it has no end".to_owned()))
+}
+
 impl State {
     fn line(&mut self, line: &[u8], events: &mut Vec<Event>) -> Result<(), Fault> {
         let line: Line = serde_json::from_slice(line).map_err(|error| Fault::json(&error))?;
@@ -366,6 +423,27 @@ mod tests {
             assert_eq!(read(&text), (vec![Event::Text("a".into())], Err(fault)), "{text}");
         }
         assert!(matches!(read(&format!("{piece}\nnonsense\n")).1, Err(Fault::Malformed(_))));
+    }
+
+    #[test]
+    fn an_answer_is_passed_on_as_it_came_with_its_tokens_counted() {
+        let piece = r#"{"message":{"content":"a"},"logprobs":[1.50],"done":false}"#;
+        let end = r#"{"message":{"content":""},"done":true,"done_reason":"stop","prompt_eval_count":5,"eval_count":3}"#;
+        let usage = Usage { prompt_tokens: 5, completion_tokens: 3 };
+        let (mut passing, mut out) = (Passing::default(), BytesMut::new());
+        passing.push(format!("{piece}\n").as_bytes(), &mut out).unwrap();
+        assert_eq!((passing.end(&mut out), passing.usage()), (Err(Fault::Truncated), None));
+        passing.push(end.as_bytes(), &mut out).unwrap();
+        assert_eq!((passing.end(&mut out), passing.usage()), (Ok(()), Some(usage)));
+        assert_eq!(out, format!("{piece}\n{end}\n"));
+        let said = passing_error();
+        assert_eq!(said, Err(Fault::Said { message: "out of memory".into(), status: None }));
+        assert_eq!(glance(end.as_bytes()), Ok(usage));
+        assert!(matches!(glance(piece.as_bytes()), Err(Fault::Malformed(_))));
+    }
+
+    fn passing_error() -> Result<(), Fault> {
+        Passing::default().push(b"{\"error\":\"out of memory\"}\n", &mut BytesMut::new())
     }
 
     fn request_of(body: Value) -> Result<Value, ChatError> {

@@ -20,7 +20,7 @@ use crate::{
     wire::Sse,
 };
 
-/// Fields of the native door that OpenAI does not know.
+/// Fields of other doors that OpenAI does not know.
 const NOT_OPENAIS: [&str; 3] = ["think", "keep_alive", "options"];
 
 /// The body of `POST …/chat/completions`. `own` says that it is for OpenAI itself, which has new names for old fields.
@@ -35,15 +35,15 @@ pub(crate) fn request(ask: &Ask, model: &str, kind: ProviderKind, own: bool) -> 
         options.insert("include_usage".to_owned(), true.into());
         made.insert("stream_options".to_owned(), options.into());
     }
-    let native = ask.door == Door::Native;
-    if native && let Some((name, value)) = think(ask, kind)? {
+    let translated = !matches!(ask.door, Door::OpenAi { .. });
+    if translated && let Some((name, value)) = think(ask, kind)? {
         made.insert(name.to_owned(), value);
     }
     let made: Vec<(&str, Box<RawValue>)> =
         made.iter().filter_map(|(name, value)| Some((name.as_str(), to_raw_value(value).ok()?))).collect();
-    let kept = ask.fields.iter().filter(|(name, _)| !(native && NOT_OPENAIS.contains(name)));
+    let kept = ask.fields.iter().filter(|(name, _)| !(translated && NOT_OPENAIS.contains(name)));
     let renamed = kept.map(|(name, raw)| match name {
-        "max_tokens" if native && own => ("max_completion_tokens", raw),
+        "max_tokens" if translated && own => ("max_completion_tokens", raw),
         _ => (name, raw),
     });
     let body: BTreeMap<&str, &RawValue> =
@@ -130,7 +130,6 @@ impl Passing {
 
     pub(crate) fn push(&mut self, bytes: &[u8], out: &mut BytesMut) -> Result<(), Fault> {
         let Self { sse, state } = self;
-        out.reserve(bytes.len());
         sse.push(bytes, |data| state.pass(data, out))
     }
 

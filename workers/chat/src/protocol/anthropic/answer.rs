@@ -1,5 +1,8 @@
 //! Anthropic's answers: a message in events, each of which says what it is.
 
+use std::borrow::Cow;
+
+use bytes::{BufMut, BytesMut};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -125,7 +128,85 @@ impl Decoder {
     }
 }
 
+/// Passes an answer on. It is only looked at, so that tokens are counted and a broken stream is told from a whole one.
+#[derive(Debug, Default)]
+pub(crate) struct Passing {
+    sse: Sse,
+    state: State,
+}
+
+impl Passing {
+    pub(crate) fn push(&mut self, bytes: &[u8], out: &mut BytesMut) -> Result<(), Fault> {
+        let Self { sse, state } = self;
+        sse.push(bytes, |data| state.pass(data, out))
+    }
+
+    pub(crate) fn end(&mut self, out: &mut BytesMut) -> Result<(), Fault> {
+        let Self { sse, state } = self;
+        match sse.end(|data| state.pass(data, out)) {
+            Err(said @ Fault::Said { .. }) => Err(said),
+            _ if state.done => Ok(()),
+            _ => Err(Fault::Truncated),
+        }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.state.done
+    }
+
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        Some(self.state.usage)
+    }
+}
+
+/// Looks at a whole answer that is passed on: its tokens.
+pub(crate) fn glance(body: &[u8]) -> Result<Usage, Fault> {
+    #[derive(Deserialize)]
+    #[serde(tag = "type", rename_all = "snake_case")]
+    enum Whole {
+        Message {
+            #[serde(default)]
+            usage: Tokens,
+        },
+        Error {
+            error: Value,
+        },
+    }
+    match serde_json::from_slice(body).map_err(|error| Fault::json(&error))? {
+        Whole::Message { usage } => {
+            let mut state = State::default();
+            state.count(&usage);
+            Ok(state.usage)
+        }
+        Whole::Error { error } => Err(protocol::said(&error)),
+    }
+}
+
 impl State {
+    /// The name of an event is the type of its data.
+    fn pass(&mut self, data: &[u8], out: &mut BytesMut) -> Result<(), Fault> {
+        #[derive(Deserialize)]
+        struct Named<'a> {
+            #[serde(rename = "type", borrow)]
+            name: Cow<'a, str>,
+        }
+        if self.done {
+            return Ok(());
+        }
+        self.said(data, &mut Vec::new())?;
+        let Named { name } = serde_json::from_slice(data).map_err(|error| Fault::json(&error))?;
+        out.put_slice(b"event: ");
+        out.put_slice(name.as_bytes());
+        out.put_u8(b'\n');
+        for line in data.split(|byte| *byte == b'\n') {
+            out.put_slice(b"data: ");
+            out.put_slice(line);
+            out.put_u8(b'\n');
+        }
+        out.put_u8(b'\n');
+        Ok(())
+    }
+
     fn said(&mut self, data: &[u8], events: &mut Vec<Event>) -> Result<(), Fault> {
         match serde_json::from_slice(data).map_err(|error| Fault::json(&error))? {
             Said::MessageStart { message } => self.count(&message.usage),
@@ -271,6 +352,38 @@ data: {"type":"message_stop"}
         let stream = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}\n\n";
         let fault = Fault::Said { message: "Overloaded".into(), status: None };
         assert_eq!(read(stream), (Vec::new(), Err(fault)));
+    }
+
+    #[test]
+    fn an_answer_is_passed_on_as_it_came_with_its_tokens_counted() {
+        let start = r#"{"type":"message_start","message":{"id":"msg_1","usage":{"input_tokens":7,"output_tokens":1}}}"#;
+        let new = r#"{"type":"something_new","x":1.50}"#;
+        let end =
+            r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":2}}"#;
+        let whole = format!(
+            "event: message_start\ndata: {start}\n\nevent: something_new\ndata: {new}\n\nevent: message_delta\ndata: {end}\n\n"
+        );
+        let pass = |stream: &str| {
+            let (mut passing, mut out) = (Passing::default(), BytesMut::new());
+            let ended = passing.push(stream.as_bytes(), &mut out).and_then(|()| passing.end(&mut out));
+            (String::from_utf8(out.to_vec()).unwrap(), passing.usage().unwrap(), ended)
+        };
+        let usage = Usage { prompt_tokens: 7, completion_tokens: 2 };
+        assert_eq!(pass(&whole), (whole.clone(), usage, Err(Fault::Truncated)));
+        let whole = whole + "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+        assert_eq!(pass(&whole), (whole.clone(), usage, Ok(())));
+        let error = "data: {\"type\":\"error\",\"error\":{\"type\":\"api_error\",\"message\":\"no\"}}\n\n";
+        let (out, _, ended) = pass(error);
+        assert_eq!((out.as_str(), ended), ("", Err(Fault::Said { message: "no".into(), status: None })));
+    }
+
+    #[test]
+    fn a_whole_answer_is_told_from_an_error() {
+        let whole = r#"{"type":"message","content":[],"usage":{"input_tokens":7,"output_tokens":2}}"#;
+        assert_eq!(glance(whole.as_bytes()), Ok(Usage { prompt_tokens: 7, completion_tokens: 2 }));
+        let error = r#"{"type":"error","error":{"type":"api_error","message":"no"}}"#;
+        assert_eq!(glance(error.as_bytes()), Err(Fault::Said { message: "no".into(), status: None }));
+        assert!(matches!(glance(b"{}"), Err(Fault::Malformed(_))));
     }
 
     fn read(text: &str) -> (Vec<Event>, Result<(), Fault>) {

@@ -11,7 +11,7 @@ use crate::{
     ask::{Ask, Fields},
 };
 
-pub(crate) use answer::Decoder;
+pub(crate) use answer::{Decoder, Passing, glance};
 
 /// The version that this file was written against.
 pub(crate) const VERSION: &str = "2023-06-01";
