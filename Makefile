@@ -86,3 +86,5 @@ doctor:
 doctor-test: doctor
 	@$(call need,go,the tests build the servers of MinIO and Ollama and a Kubernetes with Go 1.25 or newer (https://go.dev/dl).)
 	@$(call need,c++,the tests build an Ollama with it (Debian: apt-get install g++).)
+	@$(call need,python3,the tests run the SDKs of OpenAI and Anthropic and Ollama with it (Debian: apt-get install python3-venv).)
+	@$(call need,node,the tests run the JavaScript SDK of OpenAI with it (https://nodejs.org).)

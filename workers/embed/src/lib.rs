@@ -17,6 +17,7 @@ mod follow;
 mod local;
 mod metrics;
 mod models;
+mod ollama;
 mod openai;
 mod providers;
 mod service;
