@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test e2e cluster image lint fmt generate bench bench-embed bench-operator bench-vectors build release env doctor
+.PHONY: help quickstart test e2e cluster image lint fmt generate bench bench-chat bench-embed bench-operator bench-vectors build release env doctor
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lakehouse
 export CARGO_TARGET_DIR ?= $(CACHE)/target
@@ -51,6 +51,9 @@ bench: release ## Measure ingest and SQL beside their peers (fetches them from P
 	workers/ingest/bench/run.sh
 	workers/query/bench/run.sh
 	workers/build/bench/run.sh
+
+bench-chat: release ## Measure what chatd adds to a call, beside LiteLLM (fetches it from PyPI)
+	workers/chat/bench/run.sh $(ARGS)
 
 bench-embed: doctor $(LIBDUCKDB) ## Measure local embeddings beside sentence-transformers (fetches PyTorch from PyPI: 3 GB)
 	workers/model/bench/run.sh
