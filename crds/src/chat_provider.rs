@@ -212,13 +212,13 @@ pub struct ChatProviderStatus {
     /// How many they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_count: Option<u32>,
-    /// Changes whenever the API key does; the key cannot be told from it.
+    /// Changes whenever the Secret with the API key does; the key cannot be told from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_hash: Option<String>,
-    /// How long the last probe took, in milliseconds.
+    /// How long the upstream took to answer at `lastProbe`, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_ms: Option<u64>,
-    /// When the upstream was last probed.
+    /// When the upstream was last looked at, as of this status: it is written when there is news, and at least every 10 minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_probe: Option<Time>,
     /// The upstream's address as it is called: `spec.url`, or the type's own.

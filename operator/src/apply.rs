@@ -8,7 +8,7 @@ mod memory;
 
 use std::fmt::Debug;
 
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
@@ -19,7 +19,9 @@ use lakehouse_plan::{
     cluster::{
         Child, Kind, ObjectName,
         deletion::{Finalizer, KeepsData},
+        meta::PROVIDERS,
         names::{FIELD_MANAGER, FINALIZER},
+        namespace::Notice,
     },
     status::Failure,
 };
@@ -157,6 +159,17 @@ impl Applier {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
             Err(error) => Err(Error::of(format!("Job `{job}`"), error)),
+        }
+    }
+
+    /// Lets a pod's node know that the pod's files have changed. One that is gone needs no notice.
+    pub async fn notify(&self, namespace: &str, notice: &Notice) -> Result<(), Error> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let patch = json!({"metadata": {"annotations": {(PROVIDERS): notice.state}}});
+        match pods.patch_metadata(&notice.pod, &patch_params(), &Patch::Merge(&patch)).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            Err(error) => Err(Error::of(format!("Pod `{}`", notice.pod), error)),
         }
     }
 

@@ -5,10 +5,16 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use lakehouse_crds::{Dataset, VectorIndex};
+use lakehouse_crds::{ChatProvider, Dataset, VectorIndex};
 use lakehouse_plan::{cluster::Settings, status::Failure};
 
-use crate::{apply::Applier, observe::Reader, report::Reporter, services::Services, world::Wake};
+use crate::{
+    apply::Applier,
+    observe::Reader,
+    report::Reporter,
+    services::Services,
+    world::{Wake, World},
+};
 
 /// What every reconcile works with. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -27,6 +33,8 @@ pub struct Context {
     pub datasets: Reporter<Dataset>,
     /// The way to tell things of `VectorIndexes`.
     pub indexes: Reporter<VectorIndex>,
+    /// The way to tell things of `ChatProviders`.
+    pub providers: Reporter<ChatProvider>,
     /// Why what a namespace's resources share cannot be made.
     pub refusals: Refusals,
 }
@@ -34,9 +42,10 @@ pub struct Context {
 impl Context {
     /// Lets go of what is only remembered until it is seen.
     pub fn settle(&self) {
-        let (datasets, indexes) = (&self.wake.world.datasets, &self.wake.world.indexes);
+        let World { datasets, indexes, providers, .. } = &self.wake.world;
         self.datasets.settle(|namespace, name| Some(datasets.get(namespace, name)?.stamp.clone()));
         self.indexes.settle(|namespace, name| Some(indexes.get(namespace, name)?.stamp.clone()));
+        self.providers.settle(|namespace, name| Some(providers.get(namespace, name)?.stamp.clone()));
     }
 }
 

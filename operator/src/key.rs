@@ -19,6 +19,13 @@ pub enum Key {
         /// Its name.
         name: String,
     },
+    /// A ChatProvider.
+    ChatProvider {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
     /// What the resources of a namespace share.
     Namespace(String),
 }
@@ -34,11 +41,17 @@ impl Key {
         Self::VectorIndex { namespace: namespace.into(), name: name.into() }
     }
 
+    /// A ChatProvider.
+    pub fn chat_provider(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self::ChatProvider { namespace: namespace.into(), name: name.into() }
+    }
+
     /// The kind, for metrics.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Dataset { .. } => "dataset",
             Self::VectorIndex { .. } => "vector_index",
+            Self::ChatProvider { .. } => "chat_provider",
             Self::Namespace(_) => "namespace",
         }
     }
@@ -48,6 +61,7 @@ impl Key {
         match self {
             Self::Dataset { namespace, .. }
             | Self::VectorIndex { namespace, .. }
+            | Self::ChatProvider { namespace, .. }
             | Self::Namespace(namespace) => namespace,
         }
     }
@@ -58,6 +72,7 @@ impl fmt::Display for Key {
         match self {
             Self::Dataset { namespace, name } => write!(f, "Dataset {namespace}/{name}"),
             Self::VectorIndex { namespace, name } => write!(f, "VectorIndex {namespace}/{name}"),
+            Self::ChatProvider { namespace, name } => write!(f, "ChatProvider {namespace}/{name}"),
             Self::Namespace(namespace) => write!(f, "namespace {namespace}"),
         }
     }

@@ -4,9 +4,11 @@
 //! watch ─► queue ─► observe ─► plan (pure) ─► apply ─► report
 //! ```
 //! What a resource asks for is decided in `lakehouse-plan`; here lies everything that talks: to the API server, and to the
-//! pods of a namespace. Watching, queueing, applying and reporting know no kind; a kind is a module: `dataset`, `vector_index`.
+//! pods of a namespace. Watching, queueing, applying and reporting know no kind; a kind is a module: `dataset`, `vector_index`,
+//! `chat_provider`.
 
 pub mod apply;
+mod chat_provider;
 pub mod client;
 pub mod context;
 mod dataset;

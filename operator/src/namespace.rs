@@ -1,19 +1,21 @@
-//! Keeps what the resources of a namespace share: settings, token, gateway, query pods, the pods that serve and make vectors.
+//! Keeps what the resources of a namespace share: settings, token, gateway, query pods, the pods that serve and make vectors, and those
+//! that ask language models.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{Resource, ResourceExt};
 use lakehouse_crds::ChatProvider;
 use lakehouse_plan::{
     ReadyProvider, chat_provider,
     cluster::{
         Kind, ObjectName, Owner, ResourceKind,
-        names::FINALIZER,
+        names::{self, FINALIZER},
         namespace::{Observed, Plan, plan, token_secret},
     },
 };
 use rand::RngExt;
+use tracing::warn;
 
 use crate::{apply, context::Context, error::Error, queue::Next, world::seen::Labels};
 
@@ -30,11 +32,22 @@ pub(crate) async fn reconcile(context: &Context, namespace: &str) -> Result<Next
         context.wake.resources_of(namespace);
     }
     match applied {
-        Ok(()) => Ok(Next::Settled),
+        Ok(()) => Ok(notify(context, namespace, &plan).await),
         // Each resource of the namespace tells it; here it is only tried again.
         Err(_) if refused => Ok(Next::Failed),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Lets the nodes of pods know what has changed. Without a notice the pods' files are renewed all the same, only later.
+async fn notify(context: &Context, namespace: &str, plan: &Plan) -> Next {
+    for notice in &plan.notices {
+        if let Err(error) = context.applier.notify(namespace, notice).await {
+            warn!(namespace, pod = notice.pod, "A pod hears late of its providers: {error}");
+            return Next::Failed;
+        }
+    }
+    Next::Settled
 }
 
 fn plan_of(context: &Context, namespace: &str) -> Plan {
@@ -42,11 +55,26 @@ fn plan_of(context: &Context, namespace: &str) -> Plan {
     let settings = &*context.settings;
     let needs = needs(context, namespace);
     let store_secret = world.secrets.get(namespace, &settings.store.secret).map(|stamp| stamp.identity());
+    let pods = pods(context, namespace);
+    let keys = needs.providers.iter().filter_map(|provider| Some(provider.key.as_ref()?.name.clone()));
+    let keys: BTreeSet<String> = keys.collect();
+    let secrets = keys.into_iter().filter_map(|name| {
+        let state = world.secrets.get(namespace, &name)?.identity();
+        Some((name, state))
+    });
+    let lists = [names::PROVIDERS, names::CHAT].into_iter().filter_map(|name| {
+        let state = world.config_maps.get(namespace, name)?.stamp.identity();
+        Some((name.to_owned(), state))
+    });
     let observed = Observed {
         namespace,
         owners: &needs.owners,
         embedding: &needs.embedding,
         providers: &needs.providers,
+        named: &needs.named,
+        secrets: &secrets.collect::<Vec<_>>(),
+        lists: &lists.collect::<Vec<_>>(),
+        pods: &pods,
         purging: needs.purging,
         store_secret: store_secret.as_deref(),
         has_token_secret: world.secrets.get(namespace, &settings.token_secret).is_some(),
@@ -61,6 +89,7 @@ struct Needs {
     owners: Vec<Owner>,
     embedding: Vec<Owner>,
     providers: Vec<ReadyProvider>,
+    named: Vec<String>,
     purging: bool,
 }
 
@@ -82,17 +111,16 @@ fn needs(context: &Context, namespace: &str) -> Needs {
         let owner = needs.owner(ResourceKind::Dataset, &*dataset.object);
         needs.owners.extend(owner);
     }
-    let mut named = BTreeSet::new();
     for index in world.indexes.of(namespace) {
         let Some(owner) = needs.owner(ResourceKind::VectorIndex, &*index.object) else { continue };
         if let Some(embedding) = &index.object.spec.embedding {
-            named.extend(embedding.provider.clone());
+            needs.named.extend(embedding.provider.clone());
             needs.embedding.push(owner.clone());
         }
         needs.owners.push(owner);
     }
     let mut providers = world.providers.of(namespace);
-    // Where two claim the same model, the older one has it.
+    // Where two claim the same name, the older one has it.
     providers.sort_by_key(|provider| {
         let created = provider.object.meta().creation_timestamp.as_ref().map(|time| time.0);
         (created, provider.object.name_any())
@@ -100,18 +128,22 @@ fn needs(context: &Context, namespace: &str) -> Needs {
     for provider in providers {
         let provider: &ChatProvider = &provider.object;
         let Some(owner) = needs.owner(ResourceKind::ChatProvider, provider) else { continue };
+        needs.owners.push(owner.clone());
         // One that is refused says so itself; the others need not wait for it.
         let Ok(ready) = chat_provider::check(provider) else { continue };
-        let embeds = ready.embeds() && !ready.suspend;
-        if embeds {
-            needs.embedding.push(owner.clone());
-            needs.owners.push(owner);
+        if ready.embeds() && !ready.suspend {
+            needs.embedding.push(owner);
         }
-        if embeds || named.contains(&ready.name) {
-            needs.providers.push(ready);
-        }
+        needs.providers.push(ready);
     }
     needs
+}
+
+/// The pods that follow a list of `ChatProviders`.
+fn pods(context: &Context, namespace: &str) -> Vec<Arc<Pod>> {
+    let mut pods = context.services.embedders(namespace);
+    pods.extend(context.services.chatters(namespace));
+    pods
 }
 
 /// The shared objects that are there.
@@ -136,7 +168,7 @@ fn existing(context: &Context, namespace: &str) -> Vec<ObjectName> {
 }
 
 async fn apply(context: &Context, namespace: &str, plan: &Plan) -> Result<(), apply::Error> {
-    let Plan { children, make_token, delete } = plan;
+    let Plan { children, make_token, delete, notices: _ } = plan;
     if *make_token {
         let bytes: [u8; TOKEN_BYTES] = rand::rng().random();
         let token = token_secret(namespace, &context.settings, &lakehouse_contract::dataset::hex(&bytes));

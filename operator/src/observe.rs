@@ -8,6 +8,7 @@ use std::{
 };
 
 use k8s_openapi::api::{
+    apps::v1::Deployment,
     batch::v1::Job,
     core::v1::{ConfigMap, Event, Namespace, Pod},
 };
@@ -131,6 +132,11 @@ impl Reader {
     /// The pods with the label of a resource.
     pub fn pods(&self, kind: ResourceKind, namespace: &str, short: &str) -> Vec<Arc<Pod>> {
         of_resource(self.world.pods.of(namespace), kind, short)
+    }
+
+    /// Our Deployments of a namespace.
+    pub fn deployments(&self, namespace: &str) -> Vec<Arc<Deployment>> {
+        self.world.deployments.of(namespace).into_iter().map(|one| Arc::clone(&one.object)).collect()
     }
 
     /// The names of our ConfigMaps with the label of a resource.

@@ -21,7 +21,7 @@ use kube::{
     core::NamespaceResourceScope,
 };
 use lakehouse_crds::{
-    Dataset, DatasetStatus, VectorIndex, VectorIndexStatus,
+    ChatProvider, ChatProviderStatus, Dataset, DatasetStatus, VectorIndex, VectorIndexStatus,
     conditions::{BUILT, INGESTED, READY, STALLED},
 };
 use lakehouse_plan::{Reason, cluster::names::FIELD_MANAGER};
@@ -56,6 +56,18 @@ impl Reported for VectorIndex {
     }
 
     fn conditions(status: &VectorIndexStatus) -> &[Condition] {
+        &status.conditions
+    }
+}
+
+impl Reported for ChatProvider {
+    type Status = ChatProviderStatus;
+
+    fn status(&self) -> Option<&ChatProviderStatus> {
+        self.status.as_ref()
+    }
+
+    fn conditions(status: &ChatProviderStatus) -> &[Condition] {
         &status.conditions
     }
 }

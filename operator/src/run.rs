@@ -25,6 +25,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     apply::{Applier, Memory},
+    chat_provider,
     context::{Context, Refusals},
     dataset,
     error::Error,
@@ -149,7 +150,8 @@ fn context(client: Client, settings: Settings, identity: String) -> anyhow::Resu
         reader: Reader::new(client.clone(), world.clone()),
         applier: Applier::new(client.clone(), world, memory),
         datasets: Reporter::new(client.clone(), identity.clone()),
-        indexes: Reporter::new(client, identity),
+        indexes: Reporter::new(client.clone(), identity.clone()),
+        providers: Reporter::new(client, identity),
         refusals: Refusals::default(),
     })
 }
@@ -251,6 +253,9 @@ async fn reconcile(context: &Context, key: &Key) -> Result<Next, Error> {
         Key::Dataset { namespace, name } => Box::pin(dataset::reconcile(context, namespace, name)).await,
         Key::VectorIndex { namespace, name } => {
             Box::pin(vector_index::reconcile(context, namespace, name)).await
+        }
+        Key::ChatProvider { namespace, name } => {
+            Box::pin(chat_provider::reconcile(context, namespace, name)).await
         }
         Key::Namespace(namespace) => Box::pin(namespace::reconcile(context, namespace)).await,
     }

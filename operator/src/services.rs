@@ -1,4 +1,4 @@
-//! The pods' side: what the gateway, the query pods, and the pods of indexes and of models say.
+//! The pods' side: what the gateway, the query pods, and the pods of indexes, of models and of chats say.
 //!
 //! Receives the pods that are known; hands on manifests, views, models and progress. Pods are asked directly, at the port that their
 //! own spec names, with the namespace's token; the API server hears nothing of it. Nobody waits for a pod twice: views
@@ -11,6 +11,7 @@ mod indexes;
 mod manifests;
 mod models;
 mod progress;
+mod providers;
 mod tokens;
 mod views;
 
@@ -53,6 +54,7 @@ struct Inner {
     views: views::Views<View>,
     indexes: views::Views<IndexInfo>,
     models: models::Models,
+    providers: views::Views<providers::Told>,
     manifests: manifests::Manifests,
     declared: declared::Declared,
     progress: progress::Seen<ingest::Progress>,
@@ -77,6 +79,7 @@ impl Services {
             views: views::Views::default(),
             indexes: views::Views::default(),
             models: models::Models::default(),
+            providers: views::Views::default(),
             manifests: manifests::Manifests::default(),
             declared: declared::Declared::default(),
             progress: progress::Seen::default(),
@@ -90,13 +93,17 @@ impl Services {
         self.0.leads.store(leads, Ordering::Relaxed);
     }
 
-    /// Asks every pod of every namespace with Datasets or indexes what it serves, and what its models are.
+    /// Asks every pod of every namespace with resources what it serves, and what its models are.
     pub fn look_everywhere(&self) {
         for namespace in self.0.world.datasets.namespaces() {
             self.look(&namespace);
         }
         for namespace in self.0.world.indexes.namespaces() {
             self.look_at_indexes(&namespace);
+            self.ask_models(&namespace);
+        }
+        for namespace in self.0.world.providers.namespaces() {
+            self.look_at_providers(&namespace);
             self.ask_models(&namespace);
         }
     }
@@ -128,6 +135,11 @@ impl Services {
     /// The pods that turn text into vectors.
     pub fn embedders(&self, namespace: &str) -> Vec<Arc<Pod>> {
         self.0.pods(namespace, Component::Embed)
+    }
+
+    /// The pods that ask language models.
+    pub fn chatters(&self, namespace: &str) -> Vec<Arc<Pod>> {
+        self.0.pods(namespace, Component::Chat)
     }
 
     /// What the catalogue says is current; asked again only when `evidence` is not what it was.

@@ -7,10 +7,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{Event, Pod},
-};
+use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::ResourceExt;
 use lakehouse_contract::{build::Progress, vectors::IndexInfo};
 use lakehouse_crds::{VectorIndex, VectorIndexStatus, conditions::SERVED};
@@ -30,6 +27,7 @@ use crate::{
     context::Context,
     end::{self, SOON, until},
     error::Error,
+    key::Key,
     queue::Next,
     services::{self, PROGRESS_INTERVAL},
 };
@@ -172,26 +170,26 @@ impl Found {
 /// What is known of the model that an index names.
 fn embedder(context: &Context, index: &ReadyVectorIndex) -> EmbedderFacts {
     let (world, namespace) = (&context.wake.world, index.namespace.as_str());
-    let Some(model) = &index.model else { return EmbedderFacts::Unknown };
+    let by = Key::vector_index(namespace, index.name.as_str());
+    let Some(model) = &index.model else {
+        context.services.want_no_model(&by);
+        return EmbedderFacts::Unknown;
+    };
     if let Some(name) = &model.provider {
         let provider = world.providers.get(namespace, name);
         let provider = provider.as_ref().map(|seen| &*seen.object);
         let has_secret = |secret: &str| world.secrets.get(namespace, secret).is_some();
         if let Some(failure) = chat_provider::failure(name, namespace, provider, has_secret) {
+            context.services.want_no_model(&by);
             return EmbedderFacts::Failed(failure);
         }
     }
-    let known = context.services.model(namespace, &model.name);
+    let known = context.services.model(&by, &model.name);
     if known.identity().is_some() {
         return known;
     }
     let pods = context.services.embedders(namespace);
-    serving::embedder(&pods, &deployments(context, namespace)).unwrap_or(known)
-}
-
-fn deployments(context: &Context, namespace: &str) -> Vec<Arc<Deployment>> {
-    let deployments = context.wake.world.deployments.of(namespace).into_iter();
-    deployments.map(|one| Arc::clone(&one.object)).collect()
+    serving::embedder(&pods, &context.reader.deployments(namespace)).unwrap_or(known)
 }
 
 /// What came of the work.
@@ -338,7 +336,7 @@ fn served(context: &Context, index: &VectorIndex, readers: &Readers) -> ServedFa
     let observed = IndexObserved {
         namespace,
         index: name,
-        deployments: &deployments(context, namespace),
+        deployments: &context.reader.deployments(namespace),
         gateway: &gateway,
         readers: &readers.pods,
         shards: info.map(|info| info.shards).or(index.spec.shards).unwrap_or(1).max(1),

@@ -20,7 +20,7 @@ use lakehouse_operator::{
 use lakehouse_plan::cluster::{
     Child, Kind, ObjectName, Owner, ResourceKind, Settings,
     deletion::Finalizer,
-    namespace::{Observed, plan},
+    namespace::{Notice, Observed, plan},
 };
 use serde_json::{Value, json};
 use tower_test::mock::{self, Handle};
@@ -145,6 +145,25 @@ async fn what_is_gone_already_is_as_good_as_deleted() {
 }
 
 #[tokio::test]
+async fn a_notice_is_an_annotation_and_a_pod_that_is_gone_needs_none() {
+    let (applier, _, mut server) = start();
+    let told = tokio::spawn(async move {
+        let path = "/api/v1/namespaces/shop/pods/chat-0";
+        let pod = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {"name": "chat-0"}});
+        let asked = server.answer("PATCH", path, &pod).await;
+        assert_eq!(asked, json!({"metadata": {"annotations": {"lakehouse.dev/providers": "abc"}}}));
+        server.refuse("PATCH", path, 404, "NotFound", "not found").await;
+        server.quiet().await;
+    });
+    let notice = Notice { pod: "chat-0".to_owned(), state: "abc".to_owned() };
+    for _ in 0..2 {
+        applier.notify("shop", &notice).await.unwrap();
+    }
+    drop(applier);
+    told.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_status_is_written_once_and_its_turn_told_once() {
     let (client, mut server) = client();
     let reporter = Reporter::<Dataset>::new(client, "pod-0".to_owned());
@@ -241,16 +260,8 @@ fn start() -> (Applier, World, Server) {
 fn children() -> Vec<Child> {
     let settings = Settings::parse("image: lakehouse:test\nstore: {url: s3://lakehouse}\n").unwrap();
     let owners = [Owner { kind: ResourceKind::Dataset, name: "people".to_owned(), uid: "u".to_owned() }];
-    let observed = Observed {
-        namespace: "shop",
-        owners: &owners,
-        embedding: &[],
-        providers: &[],
-        purging: false,
-        store_secret: None,
-        has_token_secret: true,
-        existing: &[],
-    };
+    let observed =
+        Observed { namespace: "shop", owners: &owners, has_token_secret: true, ..Observed::default() };
     plan(&observed, &settings).children
 }
 

@@ -28,6 +28,15 @@ pub(crate) struct Access {
         help_heading = "Limits"
     )]
     drain_notice: u64,
+    /// Seconds that requests may go on after that; queries may always end
+    #[arg(
+        long,
+        env = "LAKEHOUSE_DRAIN_DEADLINE",
+        default_value_t = 25,
+        value_name = "SECONDS",
+        help_heading = "Limits"
+    )]
+    drain_deadline: u64,
 }
 
 impl Access {
@@ -57,7 +66,12 @@ impl Access {
         if let Some(networks) = &self.allow {
             auth = auth.with_networks(networks)?;
         }
-        Ok(Settings { auth, drain_notice: Duration::from_secs(self.drain_notice), ..Settings::default() })
+        Ok(Settings {
+            auth,
+            drain_notice: Duration::from_secs(self.drain_notice),
+            drain_deadline: Duration::from_secs(self.drain_deadline),
+            ..Settings::default()
+        })
     }
 }
 

@@ -7,6 +7,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::Context;
 use lakehouse_contract::{
     DatasetName, ErrorBody, IndexName,
+    chat::{ChatAnswer, ChatRequest, ProviderList},
     ingest::{IngestAnswer, Progress},
     sql::SqlRequest,
     vectors::{SearchAnswer, SearchRequest},
@@ -158,6 +159,27 @@ impl Client {
         let url = self.url(&["v1", "vectors", "index", index.as_str(), "search"]);
         let response = self.send(self.http.post(url).timeout(SEARCH_TIMEOUT).json(request)).await?;
         self.json(response).await
+    }
+
+    /// `POST /v1/chat` for a whole answer. A model takes what it takes; the service ends what is too long.
+    pub(crate) async fn chat(&self, request: &ChatRequest) -> Result<ChatAnswer, Error> {
+        let response = self.chat_stream(request).await?;
+        self.json(response).await
+    }
+
+    /// `POST /v1/chat` for an answer in lines.
+    pub(crate) async fn chat_stream(&self, request: &ChatRequest) -> Result<Response, Error> {
+        self.send(self.http.post(self.url(&["v1", "chat"])).json(request)).await
+    }
+
+    /// `GET /v1/models`: OpenAI's list.
+    pub(crate) async fn models(&self) -> Result<serde_json::Value, Error> {
+        self.get(self.url(&["v1", "models"])).await
+    }
+
+    /// `GET /v1/chat/providers`
+    pub(crate) async fn chat_providers(&self) -> Result<ProviderList, Error> {
+        self.get(self.url(&["v1", "chat", "providers"])).await
     }
 
     /// `POST /v1/ingest?name=` with a body of this many bytes.

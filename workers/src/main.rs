@@ -28,7 +28,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-/// Datasets and vector indexes from YAML: CSV in, typed Parquet in a bucket, SQL and searches out.
+/// Datasets, vector indexes and language models from YAML: CSV in, typed Parquet in a bucket; SQL, searches and chats out.
 #[derive(Debug, Parser)]
 #[command(
     name = "lakehouse",
@@ -38,7 +38,8 @@ use tracing_subscriber::EnvFilter;
     after_help = "\
 Start with a file of yours, and ask it in another terminal:
   lakehouse up sales.csv
-  lakehouse sql 'SELECT * FROM sales LIMIT 5'"
+  lakehouse sql 'SELECT * FROM sales LIMIT 5'
+  lakehouse chat local_fast 'Hello'"
 )]
 struct Cli {
     /// What is logged to standard error: error, warn, info, debug, trace, or a filter such as
@@ -74,6 +75,8 @@ enum Command {
     Sql(commands::sql::Sql),
     Get(commands::get::Get),
     Search(commands::search::Search),
+    Chat(commands::chat::Chat),
+    Models(commands::models::Models),
     Ingest(commands::ingest::Ingest),
     Sample(sample::Sample),
     Serve(serve::Serve),
@@ -96,6 +99,8 @@ fn main() -> ExitCode {
             Command::Sql(sql) => sql.run(),
             Command::Get(get) => get.run(),
             Command::Search(search) => search.run(),
+            Command::Chat(chat) => chat.run(),
+            Command::Models(models) => models.run(),
             Command::Ingest(ingest) => ingest.run(),
             Command::Sample(sample) => sample.run(),
         };

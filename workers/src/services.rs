@@ -68,7 +68,7 @@ pub(crate) struct Services {
     pub(crate) engine: Option<Engine>,
     pub(crate) vectord: Option<Vectord>,
     pub(crate) embedd: Option<Embedd>,
-    chatd: Option<Chatd>,
+    pub(crate) chatd: Option<Chatd>,
 }
 
 impl Services {

@@ -35,7 +35,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 image: {{ include "lakehouse.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 imagePullSecrets: {{ toJson .Values.image.pullSecrets }}
-{{- range list "store" "tokenSecret" "gateway" "query" "ingest" "vectors" "build" "embed" "pods" "logLevel" }}
+{{- range list "store" "tokenSecret" "gateway" "query" "ingest" "vectors" "build" "embed" "chat" "pods" "logLevel" }}
 {{ toYaml (dict . (get $.Values .)) }}
 {{- end }}
 {{- end }}
@@ -82,10 +82,11 @@ seccompProfile:
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]
-# Why a pod does not start, and its last words.
+# Why a pod does not start, and its last words. An annotation tells a pod's node that the list of ChatProviders or a key has changed,
+# so that the kubelet renews the pod's files at once; who makes Deployments gains no power by this verb.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [get, list, watch, patch]
 # What the kubelet and the Job controller say in Events alone.
 - apiGroups: [""]
   resources: [events]

@@ -5,6 +5,7 @@
 //	PUT    /sales.csv?require=X-Key:a  GET without this header answers 401
 //	PUT    /sales.csv?rate=65536       GET answers that many bytes a second
 //	DELETE /sales.csv                  GET answers 404 again
+//	PUT    /door?to=http://ollama:11434  what is asked below /door/ is asked there; the other words hold for it too
 //
 // It keeps files in memory and asks nobody who they are.
 package main
@@ -16,6 +17,8 @@ import (
 	"io"
 	"log"
 	"net/http"
+	"net/http/httputil"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,6 +33,7 @@ type file struct {
 	header  string
 	value   string
 	rate    int
+	to      *url.URL
 }
 
 func main() {
@@ -47,14 +51,22 @@ func main() {
 		files.Delete(request.URL.Path)
 		answer.WriteHeader(http.StatusNoContent)
 	})
-	http.HandleFunc("GET /{name...}", func(answer http.ResponseWriter, request *http.Request) {
+	serve := func(answer http.ResponseWriter, request *http.Request) {
 		found, ok := files.Load(request.URL.Path)
+		if !ok {
+			name, _, _ := strings.Cut(strings.TrimPrefix(request.URL.Path, "/"), "/")
+			found, ok = files.Load("/" + name)
+			ok = ok && found.(file).to != nil
+			request = below("/"+name, request)
+		}
 		if !ok {
 			http.NotFound(answer, request)
 			return
 		}
 		found.(file).serve(answer, request)
-	})
+	}
+	http.HandleFunc("GET /{name...}", serve)
+	http.HandleFunc("POST /{name...}", serve)
 	http.HandleFunc("GET /livez", func(http.ResponseWriter, *http.Request) {})
 	log.Fatal(http.ListenAndServe(":8000", nil))
 }
@@ -69,7 +81,17 @@ func read(request *http.Request) (file, error) {
 			*number, err = strconv.Atoi(text)
 		}
 	}
+	if to := query.Get("to"); to != "" && err == nil {
+		made.to, err = url.Parse(to)
+	}
 	return made, err
+}
+
+// below is the request as it is seen from a folder.
+func below(folder string, request *http.Request) *http.Request {
+	seen := request.Clone(request.Context())
+	seen.URL.Path, seen.URL.RawPath = strings.TrimPrefix(request.URL.Path, folder), ""
+	return seen
 }
 
 func (file file) serve(answer http.ResponseWriter, request *http.Request) {
@@ -78,6 +100,15 @@ func (file file) serve(answer http.ResponseWriter, request *http.Request) {
 		http.Error(answer, "this file asks for the header "+file.header, http.StatusUnauthorized)
 	case file.status != 0:
 		http.Error(answer, string(file.body), file.status)
+	case file.to != nil:
+		door := httputil.ReverseProxy{
+			Rewrite:       func(passing *httputil.ProxyRequest) { passing.SetURL(file.to) },
+			FlushInterval: -1,
+		}
+		if file.rate > 0 {
+			answer = slow{answer, file.rate}
+		}
+		door.ServeHTTP(answer, request)
 	default:
 		answer.Header().Set("ETag", file.tag)
 		if file.rate > 0 {

@@ -21,5 +21,5 @@ mod tell;
 pub use cluster::{Helm, image, image_tag, store_credentials};
 pub use load::Load;
 pub use ollama::Ollama;
-pub use source::Source;
+pub use source::{Door, Source};
 pub use story::{Story, Told, condition, message, reason};

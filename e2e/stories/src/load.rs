@@ -38,6 +38,13 @@ impl Load {
         Self::of(story, clients, &format!("/v1/vectors/index/{index}/search"), "results", search).await
     }
 
+    /// `clients` connections that ask a language model through the story's Service, each for a whole answer.
+    pub async fn chat(story: &Story, clients: usize, model: &str) -> Result<Self> {
+        let messages = json!([{"role": "user", "content": "hello"}]);
+        let body = json!({"model": model, "messages": messages, "max_tokens": 4});
+        Self::of(story, clients, "/v1/chat/completions", "choices", &body).await
+    }
+
     /// `clients` connections that POST `body`; each answer must have a list of this name.
     async fn of(story: &Story, clients: usize, path: &str, list: &'static str, body: &Value) -> Result<Self> {
         let (url, token) = (format!("{}{path}", story.url().await?), story.token().await?);

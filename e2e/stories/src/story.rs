@@ -14,7 +14,7 @@ use kube::{
     core::{GroupVersionKind, NamespaceResourceScope},
     discovery::{self, Scope},
 };
-use lakehouse_crds::{Dataset, VectorIndex};
+use lakehouse_crds::{ChatProvider, Dataset, VectorIndex};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -53,6 +53,15 @@ impl Told for Dataset {
 }
 
 impl Told for VectorIndex {
+    fn conditions(&self) -> &[Condition] {
+        self.status.as_ref().map_or(&[], |status| &status.conditions)
+    }
+    fn observed_generation(&self) -> Option<i64> {
+        self.status.as_ref()?.observed_generation
+    }
+}
+
+impl Told for ChatProvider {
     fn conditions(&self) -> &[Condition] {
         self.status.as_ref().map_or(&[], |status| &status.conditions)
     }

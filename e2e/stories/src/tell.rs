@@ -8,7 +8,7 @@ use kube::{
     Api, Client, Resource, ResourceExt,
     api::{ListParams, LogParams},
 };
-use lakehouse_crds::{Dataset, VectorIndex};
+use lakehouse_crds::{ChatProvider, Dataset, VectorIndex};
 use serde::Serialize;
 
 /// Prints all of it. A part that cannot be read is left out: the story's own failure is what matters.
@@ -20,6 +20,9 @@ pub(crate) async fn everything(client: &Client, namespace: &str, story: &str, fa
     }
     if let Ok(indexes) = Api::<VectorIndex>::namespaced(client.clone(), namespace).list(&all).await {
         indexes.into_iter().for_each(resource);
+    }
+    if let Ok(providers) = Api::<ChatProvider>::namespaced(client.clone(), namespace).list(&all).await {
+        providers.into_iter().for_each(resource);
     }
     if let Ok(jobs) = Api::<Job>::namespaced(client.clone(), namespace).list(&all).await {
         for job in jobs {

@@ -1,4 +1,6 @@
-//! Checks a ChatProvider once, as far as embeddings go, and carries the proof in a type.
+//! Checks a ChatProvider once, and carries the proof in a type.
+//!
+//! Hands on a [`ReadyProvider`], which the services are told of, and what is wrong with the names by which resources refer to one.
 
 use std::collections::BTreeMap;
 
@@ -40,12 +42,32 @@ impl ReadyProvider {
         !self.embeddings.is_empty()
     }
 
+    /// Whether it offers language models.
+    pub fn chats(&self) -> bool {
+        self.kind != ProviderKind::Voyage
+    }
+
+    /// Its models for embeddings.
+    pub fn embeddings(&self) -> &[String] {
+        &self.embeddings
+    }
+
+    /// The models that may be asked for; any when empty.
+    pub fn allowed(&self) -> &[String] {
+        &self.models
+    }
+
+    /// Its address, where the spec says one.
+    pub fn url(&self) -> Option<&str> {
+        self.url.as_ref().map(|url| url.as_str().trim_end_matches('/'))
+    }
+
     /// As a service is told of it, with the file that its key is in.
     pub fn provider(&self, key_file: Option<std::path::PathBuf>) -> Provider {
         Provider {
             name: self.name.clone(),
             kind: self.kind,
-            url: self.url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned()),
+            url: self.url().map(str::to_owned),
             key_file,
             embeddings: self.embeddings.clone(),
             route: self.route.clone(),
@@ -77,13 +99,33 @@ pub fn failure(
         }
         Ok(ReadyProvider { key: Some(key), .. }) if !has_secret(&key.name) => {
             let message = format!(
-                "The Secret `{}` with the key of the ChatProvider `{name}` is not in the namespace `{namespace}`. Create it with the                  entry `{}`.",
+                "The Secret `{}` with the key of the ChatProvider `{name}` is not in the namespace `{namespace}`. Create it \
+                 with the entry `{}`.",
                 key.name, key.key
             );
             Some(Failure::new(Reason::SecretMissing, message))
         }
         Ok(_) => None,
     }
+}
+
+/// Why nobody can be asked instead of a provider whose spec names `names` as its fallback; the first such name. `find` knows the
+/// namespace's `ChatProviders`.
+pub fn fallback_failure<'a>(
+    provider: &ReadyProvider,
+    find: impl Fn(&str) -> Option<&'a ChatProvider>,
+) -> Option<Failure> {
+    provider.fallback.iter().find_map(|name| {
+        let why = match find(name).map(check) {
+            None => format!("is not in the namespace `{}`", provider.namespace),
+            Some(Err(refusal)) => format!("is refused: {refusal}"),
+            Some(Ok(other)) if other.suspend => "is suspended".to_owned(),
+            Some(Ok(other)) if !other.chats() => "has no language models".to_owned(),
+            Some(Ok(_)) => return None,
+        };
+        let message = format!("The ChatProvider `{name}`, which `spec.fallback` names, {why}.");
+        Some(Failure::new(Reason::ProviderMissing, message))
+    })
 }
 
 /// Checks a ChatProvider. Every problem is found, not only the first.
@@ -99,6 +141,12 @@ pub fn check(provider: &ChatProvider) -> Result<ReadyProvider, Refusal> {
     if kind != ProviderKind::Ollama && spec.api_key_secret_ref.is_none() {
         let sentence = "this type needs a key: set it to the Secret that holds the key";
         problems.push(Problem::new("spec.apiKeySecretRef", Reason::InvalidSpec, sentence));
+    }
+    if let Some(key) = &spec.api_key_secret_ref
+        && !is_entry(&key.key)
+    {
+        let sentence = "cannot be an entry of a Secret: letters, digits, `-`, `_` and `.`";
+        problems.push(Problem::new("spec.apiKeySecretRef.key", Reason::InvalidSpec, sentence));
     }
     let url = spec.url.as_ref().and_then(|url| {
         let address =
@@ -135,6 +183,12 @@ pub fn check(provider: &ChatProvider) -> Result<ReadyProvider, Refusal> {
         fallback: spec.fallback.clone(),
         limits,
     })
+}
+
+/// Whether a Secret can have an entry of this name. The API server would refuse the pods of all providers for one that cannot be.
+fn is_entry(key: &str) -> bool {
+    let sound = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    !key.is_empty() && key.bytes().all(sound) && key != "." && !key.starts_with("..")
 }
 
 fn route(route: Option<&SpecRoute>) -> Route {

@@ -81,7 +81,7 @@ reasons! {
     DatasetMissing: Backoff,
     /// The Dataset is there, but has no version yet.
     DatasetNotReady: Backoff,
-    /// The ChatProvider that `spec.embedding.provider` names is not there, or is suspended.
+    /// A ChatProvider that `spec.embedding.provider` or `spec.fallback` names is not there, or cannot be asked.
     ProviderMissing: Backoff,
     /// The embedding model answers.
     EmbedderAnswers: Backoff,
@@ -95,6 +95,22 @@ reasons! {
     IndexConflict: OnEdit,
     /// What the condition is about is not part of this resource.
     NotNeeded: Backoff,
+
+    // A provider of models.
+    /// Its key is there.
+    KeyFound: Backoff,
+    /// The provider does not accept the key.
+    KeyRefused: OnEdit,
+    /// The provider answers.
+    ProviderAnswers: Backoff,
+    /// The provider cannot be reached, or does not work.
+    ProviderUnreachable: Backoff,
+    /// The provider's models are known.
+    ModelsListed: Backoff,
+    /// The provider answers, but its models cannot be read from that.
+    ModelsUnreadable: Backoff,
+    /// An older ChatProvider has a prefix, suffix, tier or the default that this one claims.
+    RouteConflict: OnEdit,
 
     // The work.
     /// The work waits for its turn.

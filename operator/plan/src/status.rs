@@ -1,11 +1,12 @@
 //! What a resource's user is told: conditions and numbers, computed from facts.
 //!
-//! Receives what an executor found ([`Facts`], [`IndexFacts`]), the status as it was, and the clock. Hands on the whole status.
+//! Receives what an executor found ([`Facts`], [`IndexFacts`], [`ProviderFacts`]), the status as it was, and the clock. Hands on the whole status.
 //! Equal facts give an equal status, so that writing it twice changes nothing: a condition's time moves only with its value.
 //!
 //! While work goes on, `Ready` keeps the verdict it had on this generation of the spec: a dataset that is refreshed
 //! stays ready, and one whose spec was edited is not ready until the edit is served. An index is told of alike.
 
+mod chat_provider;
 mod conditions;
 mod dataset;
 mod vector_index;
@@ -13,6 +14,7 @@ mod vector_index;
 use lakehouse_contract::ingest::Progress;
 use lakehouse_crds::conditions::{Condition, READY, RECONCILING, STALLED};
 
+pub use chat_provider::{LookFacts, PROBE_RENEWAL, ProviderFacts, SecretFacts, chat_provider};
 pub use dataset::{Facts, SourceFacts, dataset, deleting};
 pub use vector_index::{DatasetFacts, EmbedderFacts, IndexFacts, deleting_index, vector_index};
 

@@ -1,8 +1,5 @@
 //! Whether SQL is answered from a Dataset's published version.
 
-use std::sync::Arc;
-
-use k8s_openapi::api::apps::v1::Deployment;
 use lakehouse_contract::DatasetManifest;
 use lakehouse_plan::{
     cluster::serving::{Observed, View, facts, is_ready},
@@ -24,8 +21,7 @@ pub(super) fn of(
     name: &str,
     manifest: Option<&DatasetManifest>,
 ) -> (ServedFacts, bool) {
-    let deployments = context.wake.world.deployments.of(namespace).into_iter();
-    let deployments: Vec<Arc<Deployment>> = deployments.map(|one| Arc::clone(&one.object)).collect();
+    let deployments = context.reader.deployments(namespace);
     let (gateway, query) = (context.services.gateway(namespace), context.services.views(namespace, name));
     let behind = manifest.is_some_and(|manifest| {
         query.iter().filter(|(pod, _)| is_ready(pod)).any(|(_, view)| match view {

@@ -98,6 +98,17 @@ impl Http {
         self.send(namespace, self.client.get(format!("{address}{path}"))).await
     }
 
+    /// Asks what may take longer than an answer usually does.
+    pub(super) async fn get_patiently<T: DeserializeOwned>(
+        &self,
+        namespace: &str,
+        address: &str,
+        path: &str,
+        patience: Duration,
+    ) -> Result<T, Error> {
+        self.send(namespace, self.client.get(format!("{address}{path}")).timeout(patience)).await
+    }
+
     pub(super) async fn post<T: DeserializeOwned>(
         &self,
         namespace: &str,

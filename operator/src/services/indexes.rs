@@ -104,9 +104,9 @@ impl Services {
     /// Forgets a VectorIndex that is gone.
     pub fn forget_index(&self, namespace: &str, index: &str) {
         self.0.builds.forget(namespace, index);
+        self.want_no_model(&Key::vector_index(namespace, index));
         if self.0.world.indexes.names_of(namespace).is_empty() {
             self.0.indexes.forget(namespace);
-            self.0.models.forget(namespace);
         }
     }
 

@@ -1,10 +1,10 @@
 //! What each embedding model was when it was last asked.
 //!
 //! A model is asked when somebody wants to know it, and from then on again and again: its provider may get other weights under the
-//! same name, or fail. Who is concerned is woken when the answer is another one.
+//! same name, or fail. Who is concerned is woken when the answer is another one. A model that nobody wants any more is forgotten.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
@@ -37,13 +37,29 @@ struct Entry {
     /// When it is to be asked again; at once where nothing stands here.
     due: Option<Instant>,
     last: EmbedderFacts,
+    /// The resources that name it.
+    wanted_by: BTreeSet<Key>,
 }
 
 impl Models {
-    /// Somebody wants to know this model. What is known of it.
-    fn want(&self, namespace: &str, model: &str) -> EmbedderFacts {
+    /// A resource wants to know this model, and no other. What is known of it.
+    fn want(&self, by: &Key, model: &str) -> EmbedderFacts {
+        self.release(by, Some(model));
         let mut all = self.all();
-        all.entry((namespace.to_owned(), model.to_owned())).or_default().last.clone()
+        let entry = all.entry((by.namespace().to_owned(), model.to_owned())).or_default();
+        entry.wanted_by.insert(by.clone());
+        entry.last.clone()
+    }
+
+    /// A resource wants to know no model but this one.
+    fn release(&self, by: &Key, but: Option<&str>) {
+        self.all().retain(|(of, model), entry| {
+            if of != by.namespace() || but == Some(model) {
+                return true;
+            }
+            entry.wanted_by.remove(by);
+            !entry.wanted_by.is_empty()
+        });
     }
 
     /// The models of a namespace that are to be asked now; who is told so asks and calls [`Self::end`].
@@ -77,10 +93,6 @@ impl Models {
         all.iter_mut().filter(|((of, _), _)| of == namespace).for_each(|(_, entry)| entry.due = None);
     }
 
-    pub(super) fn forget(&self, namespace: &str) {
-        self.all().retain(|(of, _), _| of != namespace);
-    }
-
     fn all(&self) -> MutexGuard<'_, HashMap<(String, String), Entry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -89,10 +101,15 @@ impl Models {
 impl Services {
     /// What a model was when it was last asked. It is asked beside everything else, and the indexes of the namespace are
     /// woken when the answer is news.
-    pub fn model(&self, namespace: &str, model: &str) -> EmbedderFacts {
-        let known = self.0.models.want(namespace, model);
-        self.ask_models(namespace);
+    pub fn model(&self, by: &Key, model: &str) -> EmbedderFacts {
+        let known = self.0.models.want(by, model);
+        self.ask_models(by.namespace());
         known
+    }
+
+    /// A resource names no model, is wrong, or is gone.
+    pub fn want_no_model(&self, by: &Key) {
+        self.0.models.release(by, None);
     }
 
     /// Asks the models of a namespace that are due.
@@ -107,6 +124,11 @@ impl Services {
                 if me.0.models.end(&namespace, &model, &told) {
                     for name in me.0.world.indexes.names_of(&namespace) {
                         me.0.queue.add(Key::vector_index(namespace.clone(), name));
+                    }
+                    if let Some((provider, _)) = model.split_once('/')
+                        && me.0.world.providers.get(&namespace, provider).is_some()
+                    {
+                        me.0.queue.add(Key::chat_provider(namespace, provider));
                     }
                 }
             });
@@ -147,12 +169,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_model_is_asked_once_at_a_time_and_again_after_a_while() {
         let models = Models::default();
-        assert_eq!(models.want("ns", "m"), EmbedderFacts::Unknown);
+        assert_eq!(models.want(&key("ns", "shelf"), "m"), EmbedderFacts::Unknown);
         assert_eq!(models.begin("ns"), ["m"]);
         assert!(models.begin("ns").is_empty(), "somebody is at it");
         assert!(models.begin("other").is_empty());
         assert!(models.end("ns", "m", &answers("a")));
-        assert_eq!(models.want("ns", "m"), answers("a"));
+        assert_eq!(models.want(&key("ns", "shelf"), "m"), answers("a"));
         assert!(models.begin("ns").is_empty(), "it is too soon");
         tokio::time::advance(OFTEN).await;
         assert_eq!(models.begin("ns"), ["m"]);
@@ -165,7 +187,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_that_fails_is_asked_again_soon() {
         let models = Models::default();
-        models.want("ns", "m");
+        models.want(&key("ns", "shelf"), "m");
         models.begin("ns");
         let failed = of_answer("m", Err(Error::Unreachable("refused".to_owned())));
         assert!(
@@ -174,8 +196,38 @@ mod tests {
         assert!(models.end("ns", "m", &failed));
         tokio::time::advance(SOON).await;
         assert_eq!(models.begin("ns"), ["m"]);
-        models.forget("ns");
+        models.release(&key("ns", "shelf"), None);
         assert!(!models.end("ns", "m", &answers("a")), "nobody wants to know it any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_model_that_nobody_names_any_more_is_not_asked() {
+        let models = Models::default();
+        models.want(&key("ns", "shelf"), "old");
+        models.want(&key("ns", "other"), "old");
+        models.want(&key("else", "shelf"), "old");
+        models.want(&key("ns", "shelf"), "new");
+        assert_eq!(sorted(models.begin("ns")), ["new", "old"], "another index still wants it");
+        models.want(&key("ns", "other"), "new");
+        assert!(!models.end("ns", "old", &answers("a")), "its answer comes too late");
+        tokio::time::advance(OFTEN).await;
+        models.end("ns", "new", &answers("b"));
+        tokio::time::advance(OFTEN).await;
+        assert_eq!(models.begin("ns"), ["new"]);
+        assert_eq!(models.begin("else"), ["old"]);
+        models.release(&key("ns", "shelf"), None);
+        models.release(&key("ns", "other"), None);
+        models.expire("ns");
+        assert!(models.begin("ns").is_empty());
+    }
+
+    fn key(namespace: &str, index: &str) -> Key {
+        Key::vector_index(namespace, index)
+    }
+
+    fn sorted(mut names: Vec<String>) -> Vec<String> {
+        names.sort();
+        names
     }
 
     fn answers(digest: &str) -> EmbedderFacts {

@@ -39,6 +39,9 @@ impl Wake {
     /// Everything is to be looked at: this operator has begun to lead.
     pub fn all(&self) {
         let World { datasets, indexes, providers, deployments, .. } = &self.world;
+        for (namespace, name) in providers.names() {
+            self.queue.add(Key::chat_provider(namespace, name));
+        }
         for (namespace, name) in datasets.names() {
             self.queue.add(Key::dataset(namespace, name));
         }
@@ -67,10 +70,18 @@ impl Wake {
         }
     }
 
+    /// All `ChatProviders` of a namespace are to be looked at.
+    pub fn providers_of(&self, namespace: &str) {
+        for name in self.world.providers.names_of(namespace) {
+            self.queue.add_after(Key::chat_provider(namespace, name), BURST);
+        }
+    }
+
     /// All resources of a namespace are to be looked at.
     pub fn resources_of(&self, namespace: &str) {
         self.datasets_of(namespace);
         self.indexes_of(namespace);
+        self.providers_of(namespace);
     }
 
     pub(super) fn dataset(&self, change: &Change<Whole<Dataset>>) {
@@ -100,12 +111,19 @@ impl Wake {
     }
 
     pub(super) fn provider(&self, change: &Change<Whole<ChatProvider>>) {
-        let Change { namespace, before, after, .. } = change;
+        let Change { namespace, name, before, after } = change;
+        let (before, after) = (before.as_deref(), after.as_deref());
+        // A status is our own word, and nobody else follows it.
+        if before.map(asked) != after.map(asked) {
+            self.queue.add(Key::chat_provider(namespace, name));
+        }
         let says = |provider: &Whole<ChatProvider>| (belongs(provider), provider.object.spec.clone());
-        let is_news = before.as_deref().map(says) != after.as_deref().map(says);
+        let is_news = before.map(says) != after.map(says);
         if is_news {
             self.services.ask_models_again(namespace);
             self.indexes_of(namespace);
+            // Others may name it as their fallback.
+            self.providers_of(namespace);
         }
         self.belonging(namespace, is_news);
     }
@@ -138,6 +156,11 @@ impl Wake {
             self.owner(namespace, &labels);
             return;
         }
+        let follows = [Component::Embed, Component::Chat].map(|one| Some(one.as_str()));
+        if before.is_none() && follows.contains(&labels.component.as_deref()) {
+            // It has had no notice of the list that it follows.
+            self.shared(namespace);
+        }
         let says = |pod: &Whole<Pod>| {
             let Pod { metadata, status, .. } = &*pod.object;
             (metadata.deletion_timestamp.clone(), status.clone())
@@ -148,6 +171,9 @@ impl Wake {
             }
             if labels.component.as_deref() == Some(Component::Embed.as_str()) {
                 self.services.ask_models_again(namespace);
+            }
+            if labels.component.as_deref() == Some(Component::Chat.as_str()) {
+                self.services.look_at_providers(namespace);
             }
             self.resources_of(namespace);
         }
@@ -200,6 +226,9 @@ impl Wake {
             if self.world.providers.of(namespace).iter().any(|provider| has_key(&provider.object, name)) {
                 self.services.ask_models_again(namespace);
                 self.indexes_of(namespace);
+                self.providers_of(namespace);
+                // The pods that hold the key have notice of it.
+                self.shared(namespace);
             }
         }
     }
@@ -233,6 +262,9 @@ impl Wake {
             }
             for name in self.world.indexes.names_of(namespace) {
                 self.queue.add(Key::vector_index(namespace, name));
+            }
+            for name in self.world.providers.names_of(namespace) {
+                self.queue.add(Key::chat_provider(namespace, name));
             }
         }
     }

@@ -11,7 +11,7 @@ use k8s_openapi::{
     api::{
         apps::v1::Deployment,
         batch::v1::Job,
-        core::v1::{ConfigMap, Pod, PodTemplateSpec, Service},
+        core::v1::{ConfigMap, Pod, PodTemplateSpec, Secret, Service},
     },
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
@@ -23,7 +23,10 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use lakehouse_contract::job::{BuildJob, Built, Done, Purged, Summary};
+use lakehouse_contract::{
+    job::{BuildJob, Built, Done, Purged, Summary},
+    provider::Providers,
+};
 use lakehouse_crds::{Dataset, VectorIndex};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -54,6 +57,7 @@ pub(super) fn start(
     vec![
         tokio::spawn(stage.clone().run_jobs()),
         tokio::spawn(stage.clone().run_deployments()),
+        tokio::spawn(stage.clone().renew_files()),
         tokio::spawn(stage.clone().collect_garbage_of::<Dataset>()),
         tokio::spawn(stage.collect_garbage_of::<VectorIndex>()),
     ]
@@ -268,6 +272,34 @@ impl Stage {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// The files of chatd's pods, as a kubelet keeps them: read when a pod starts, and again when anything of it has changed.
+    async fn renew_files(self) {
+        let mut seen = BTreeMap::new();
+        let chat = watcher::Config::default().labels("app.kubernetes.io/component=chat");
+        let mut events = watcher(self.api::<Pod>(), chat).default_backoff().boxed();
+        while let Some(event) = events.next().await {
+            let Ok(Event::Apply(pod) | Event::InitApply(pod)) = event else { continue };
+            let state = pod.metadata.annotations.clone();
+            if seen.insert(pod.uid(), state.clone()) == Some(state) {
+                continue;
+            }
+            let Ok(Some(list)) = self.api::<ConfigMap>().get_opt("lakehouse-chat").await else { continue };
+            let list: Providers = serde_json::from_str(&list.data.unwrap()["providers.yaml"]).unwrap();
+            let mut keys = BTreeSet::new();
+            for volume in pod.spec.unwrap().volumes.into_iter().flatten() {
+                let (Some(provider), Some(source)) = (volume.name.strip_prefix("key-"), volume.secret) else {
+                    continue;
+                };
+                let entry = source.items.unwrap().remove(0).key;
+                let secret = self.api::<Secret>().get_opt(&source.secret_name.unwrap()).await.unwrap();
+                if secret.and_then(|secret| secret.data).is_some_and(|data| data.contains_key(&entry)) {
+                    keys.insert(provider.to_owned());
+                }
+            }
+            self.pods.chats(|chats| chats.renew(list, keys));
         }
     }
 

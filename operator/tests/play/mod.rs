@@ -6,6 +6,7 @@
 
 #![allow(dead_code, reason = "each test uses what it needs")]
 
+mod chats;
 mod controllers;
 mod pods;
 mod shelves;

@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use lakehouse_contract::{
     DatasetManifest, DatasetName,
     catalog::RollbackRequest,
+    chat::ProviderList,
     embed::IdentityRequest,
     ingest::{Phase, Progress},
     problem::ErrorBody,
@@ -26,7 +27,7 @@ use lakehouse_contract::{
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use super::shelves::Shelves;
+use super::{chats::Chats, shelves::Shelves};
 
 /// What all pods of a namespace know.
 #[derive(Clone)]
@@ -48,6 +49,8 @@ impl Drop for Server {
 struct Known {
     /// The indexes and the models.
     shelves: Shelves,
+    /// The providers.
+    chats: Chats,
     /// Every version of each dataset, the current one's number, and the one that query pods see.
     datasets: BTreeMap<String, Dataset>,
     /// Ingests that run, and how many rows they have read.
@@ -86,6 +89,7 @@ impl Pods {
             .route("/vectors/index/{name}/rollback", post(roll_index_back))
             .route("/embed/identity", post(identity))
             .route("/build/progress", get(build_progress))
+            .route("/chat/providers", get(providers))
             .layer(from_fn_with_state(state.clone(), note))
             .with_state(state.clone());
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -136,6 +140,11 @@ impl Pods {
     /// What the pods of indexes and models know.
     pub(crate) fn shelves<T>(&self, use_it: impl FnOnce(&mut Shelves) -> T) -> T {
         use_it(&mut self.state.lock().unwrap().shelves)
+    }
+
+    /// What chatd's pods know.
+    pub(crate) fn chats<T>(&self, use_it: impl FnOnce(&mut Chats) -> T) -> T {
+        use_it(&mut self.state.lock().unwrap().chats)
     }
 
     /// What the gateway was told of a Dataset.
@@ -294,6 +303,10 @@ async fn identity(State(state): Shared, Json(request): Json<IdentityRequest>) ->
 
 async fn build_progress(State(state): Shared) -> Json<Vec<lakehouse_contract::build::Progress>> {
     Json(state.lock().unwrap().shelves.progress())
+}
+
+async fn providers(State(state): Shared) -> Json<ProviderList> {
+    Json(state.lock().unwrap().chats.list())
 }
 
 /// A pod's answer, or its error.

@@ -17,7 +17,7 @@ use lakehouse_contract::vectors::{Metric, Quantization, Shape};
 use crate::{
     Error, Query, Result, Vectors,
     codes::Codes,
-    query::check,
+    query::{bring_back, check},
     sections::{Column, File, Name, Writer},
 };
 
@@ -103,7 +103,7 @@ impl Kept {
         Ok(Self { metric: shape.metric, dimension, numbers, lengths })
     }
 
-    /// A row's numbers: as given, but for what the quantization loses.
+    /// A row's numbers: as given, but for what the quantization loses. They pass the door again.
     pub(crate) fn read(&self, codes: &Codes<'_>, row: u32, into: &mut [f32]) {
         self.read_shortened(codes, row, into);
         let length = self.lengths[row as usize];
@@ -113,9 +113,12 @@ impl Kept {
             Numbers::Codes { .. } => self.metric == Metric::Cosine,
         };
         if short {
-            for number in into {
+            for number in into.iter_mut() {
                 *number *= length;
             }
+        }
+        if !matches!(self.numbers, Numbers::Full(_)) {
+            bring_back(self.metric, into);
         }
     }
 

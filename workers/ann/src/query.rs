@@ -8,6 +8,8 @@ use crate::{BadVector, simd::Simd};
 const LONGEST: f64 = 1e18;
 /// Shorter ones have too few digits left in 32 bits to have a direction.
 const SHORTEST: f64 = 1e-18;
+/// So far within these limits, rounding to 32 bits does not lead out again.
+const INSIDE: f64 = 1e-6;
 
 /// Checks that an index of this shape can keep a vector, and gives its length (its Euclidean norm).
 pub fn check(shape: &Shape, vector: &[f32]) -> Result<f32, BadVector> {
@@ -29,6 +31,24 @@ pub fn check(shape: &Shape, vector: &[f32]) -> Result<f32, BadVector> {
     }
     #[expect(clippy::cast_possible_truncation, reason = "it is at most 1e18, and precise enough")]
     Ok(length as f32)
+}
+
+/// Brings numbers that rounding has led a little beyond what [`check`] takes back within it, so that what is read can be written again.
+pub(crate) fn bring_back(metric: Metric, numbers: &mut [f32]) {
+    let square: f64 = numbers.iter().map(|&number| f64::from(number) * f64::from(number)).sum();
+    let length = square.sqrt();
+    let limit = if length > LONGEST {
+        LONGEST * (1.0 - INSIDE)
+    } else if metric == Metric::Cosine && length > 0.0 && length < SHORTEST {
+        SHORTEST * (1.0 + INSIDE)
+    } else {
+        return;
+    };
+    for number in numbers {
+        #[expect(clippy::cast_possible_truncation, reason = "`INSIDE` is more than what is cut")]
+        let back = (f64::from(*number) * (limit / length)) as f32;
+        *number = back;
+    }
 }
 
 /// A vector to search for, in the form that distances are measured in.

@@ -44,6 +44,36 @@ fn what_is_kept_is_what_was_given_as_far_as_the_quantization_says() {
 }
 
 #[test]
+fn what_the_door_takes_can_be_written_anew_as_often_as_one_likes() {
+    for (metric, quantization) in
+        METRICS.into_iter().flat_map(|metric| QUANTIZATIONS.map(|quantization| (metric, quantization)))
+    {
+        let shape = shape(24, metric, quantization);
+        let mut rows = clustered(64, 24, 5, 6);
+        // As long and as short as the door lets them be, side by side.
+        for (row, vector) in rows.0.iter_mut().enumerate() {
+            let length = if row % 2 == 0 { 1e18 } else { 1e-18 };
+            let now = vector.iter().map(|number| f64::from(*number).powi(2)).sum::<f64>().sqrt();
+            #[expect(clippy::cast_possible_truncation, reason = "that is what the door sees")]
+            let at = |by: f64| {
+                vector.iter().map(|number| (f64::from(*number) / now * length * by) as f32).collect()
+            };
+            let by = if row % 2 == 0 { 1.0 - 1e-7 } else { 1.0 + 1e-7 };
+            *vector = at(by);
+            check(&shape, vector).unwrap();
+        }
+        for round in 0..4 {
+            let (_dir, segment) = segment(&shape, &rows);
+            rows.0 = kept(&segment, 24).map(|(_, vector)| vector).collect();
+            for (row, vector) in rows.0.iter().enumerate() {
+                let taken = check(&shape, vector);
+                assert!(taken.is_ok(), "{metric:?} {quantization:?} row {row} after {round}: {taken:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_head_answers_exactly_and_at_once() {
     for metric in METRICS {
         let rows = clustered(900, 24, 5, 4);

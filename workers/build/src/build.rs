@@ -116,11 +116,7 @@ impl Builder {
 
     /// Lets go of what no version beyond the newest `keep` needs. What cannot be removed now is removed after the next build.
     pub async fn collect(&self, name: &IndexName, keep: NonZeroU32) {
-        let collected = async {
-            Box::pin(self.indexes.collect(name, keep)).await?;
-            self.collect_rejects(name).await
-        };
-        if let Err(error) = collected.await {
+        if let Err(error) = Box::pin(self.indexes.collect(name, keep)).await {
             tracing::warn!(index.name = %name, %error, "Old versions of index `{name}` stay for now");
         }
     }
@@ -292,23 +288,6 @@ impl Builder {
         tracing::warn!(index.name = %name, rejects = count, "{count} rows give no vector; `{key}` lists them");
         for reject in rejects.first() {
             tracing::info!(index.name = %name, row = reject.row, id = reject.id, "Row {}: {}", reject.row, reject.why);
-        }
-        Ok(())
-    }
-
-    /// Removes the lists of builds whose versions are not kept.
-    async fn collect_rejects(&self, name: &IndexName) -> Result<(), Error> {
-        let prefix = keys::index_rejects(name);
-        let listed = self.store.list_all(&prefix).await?;
-        if listed.is_empty() {
-            return Ok(());
-        }
-        let Some(current) = self.indexes.manifest(name).await? else { return Ok(()) };
-        let kept = self.kept(current).await?;
-        let keys = kept.iter().filter_map(|manifest| manifest.source.as_ref());
-        let keys: Vec<_> = keys.map(|from| keys::index_rejects_of(name, &from.inputs)).collect();
-        for old in listed.into_iter().filter(|listed| !keys.contains(&listed.key)) {
-            self.store.delete(&old.key).await?;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use lakehouse_build::{Error, Tracker};
 use lakehouse_contract::{IndexName, build::Phase, embed::ModelIdentity, keys, vectors::RowId};
 use lakehouse_embed::{EmbedError, Reason};
+use lakehouse_store::Condition;
 use support::{Lab, WORKERS, identity, spec};
 
 #[tokio::test]
@@ -219,15 +220,24 @@ async fn an_index_without_rows_is_an_index() {
 }
 
 #[tokio::test]
-async fn lists_of_versions_that_are_gone_go_too() {
+async fn a_list_of_rejects_stays_as_long_as_what_is_about_to_name_it_may_take() {
     let lab = Lab::new().await;
     let name = IndexName::parse("shelf").unwrap();
     for version in 1..=3 {
         lab.ingest("workers", &format!("{}{version},nurse,IL,1,\n,nurse,OH,2,\n", header())).await;
         lab.build(&spec(), version).await.unwrap();
     }
-    lab.builder().collect(&name, std::num::NonZeroU32::MIN).await;
-    assert_eq!(lab.store.list_all(&keys::index_rejects(&name)).await.unwrap().len(), 1);
+    // A build that runs has written its own and publishes in a moment.
+    let running = keys::index_rejects_of(&name, "abcd");
+    lab.store.put(&running, b"{}".to_vec().into(), Condition::Always).await.unwrap();
+    let lists = async || lab.store.list_all(&keys::index_rejects(&name)).await.unwrap().len();
+    let builder = lab.builder();
+    builder.collect(&name, std::num::NonZeroU32::MIN).await;
+    assert_eq!(lists().await, 4);
+    let hasty = builder.indexes().clone().with_grace(std::time::Duration::ZERO);
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    hasty.collect(&name, std::num::NonZeroU32::MIN).await.unwrap();
+    assert_eq!(lists().await, 1, "that of the version that is kept");
 }
 
 fn header() -> &'static str {

@@ -7,7 +7,7 @@ use lakehouse_contract::provider::Providers;
 use tracing::{info, warn};
 
 use crate::{
-    ChatError, Settings,
+    ChatError, Settings, look,
     metrics::Numbers,
     route::{self, Table},
     upstream::Upstream,
@@ -24,6 +24,7 @@ pub(crate) struct Fleet {
 pub(crate) type Candidate = (Arc<Upstream>, String);
 
 impl Fleet {
+    /// Needs a tokio runtime: new providers are looked at from now on.
     pub(crate) fn new(
         providers: &Providers,
         before: Option<&Self>,
@@ -38,7 +39,12 @@ impl Fleet {
             .map(|config| {
                 let known =
                     before.and_then(|fleet| fleet.upstreams.iter().find(|known| known.config == config));
-                known.cloned().unwrap_or_else(|| Arc::new(Upstream::new(config, settings, numbers)))
+                known.cloned().unwrap_or_else(|| {
+                    let upstream = Arc::new(Upstream::new(config, settings, numbers));
+                    let (every, soon) = (settings.look_every, settings.look_soon);
+                    tokio::spawn(look::follow(Arc::downgrade(&upstream), every, soon));
+                    upstream
+                })
             })
             .collect();
         for (place, upstream) in upstreams.iter().enumerate() {

@@ -25,8 +25,8 @@ impl Key {
         key
     }
 
-    /// Reads the file again. While it cannot be used, the last good key stays.
-    pub(crate) fn refresh(&self) {
+    /// Reads the file again, and says whether the key is another one. While the file cannot be used, the last good key stays.
+    pub(crate) fn refresh(&self) -> bool {
         let provider = &self.provider;
         let had = self.current.load();
         match read(&self.file) {
@@ -36,12 +36,14 @@ impl Key {
                 if had.is_some() {
                     info!(provider, "The key of `{provider}` changed");
                 }
+                return true;
             }
             Err(reason) if had.is_none() => {
                 warn!(provider, file = %self.file.display(), reason, "The key of `{provider}` cannot be read yet");
             }
             Err(_) => {}
         }
+        false
     }
 
     /// The value of a header: `prefix` and the key.

@@ -9,6 +9,7 @@
 //!             ▲                                                                 │
 //!            door ◄────────────── whole answer, error body, last event ◄───────┘
 //! ```
+//! Beside that each provider is looked at now and then.
 
 mod ask;
 mod breaker;
@@ -20,6 +21,7 @@ mod fleet;
 mod gate;
 mod key;
 mod live;
+mod look;
 mod metrics;
 mod models;
 mod protocol;

@@ -28,8 +28,10 @@ pub struct Settings {
     pub breaker_rest: Duration,
     /// How often key files are read again.
     pub key_poll: Duration,
-    /// How long a provider's list of models is good.
-    pub models_ttl: Duration,
+    /// How often a provider is looked at that works.
+    pub look_every: Duration,
+    /// How soon one is looked at again that does not.
+    pub look_soon: Duration,
     /// Where its numbers are shown.
     pub metrics: Metrics,
 }
@@ -47,7 +49,8 @@ impl Default for Settings {
             breaker_failures: 5,
             breaker_rest: Duration::from_secs(5),
             key_poll: Duration::from_secs(1),
-            models_ttl: Duration::from_mins(1),
+            look_every: Duration::from_secs(30),
+            look_soon: Duration::from_secs(5),
             metrics: Metrics::default(),
         }
     }

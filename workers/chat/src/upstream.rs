@@ -7,10 +7,7 @@ use jiff::Timestamp;
 use lakehouse_contract::provider::{Provider, ProviderKind};
 use reqwest::{Client, Response, redirect};
 use serde_json::Value;
-use tokio::{
-    sync::Mutex,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 use url::Url;
 
@@ -21,6 +18,7 @@ use crate::{
     event::Fault,
     gate::{Gate, Place, Refusal},
     key::Key,
+    look::Looks,
     metrics::Numbers,
     protocol::{self, Outgoing, Protocol},
     settings::Timeouts,
@@ -35,9 +33,8 @@ const MAX_LIST: usize = 16 << 20;
 /// The most of a whole answer that is read.
 const MAX_ANSWER: usize = 64 << 20;
 
-/// How long a list of models may take, and how long one that could not be had is not asked for again.
+/// How long a list of models may take.
 const LIST_TIMEOUT: Duration = Duration::from_secs(10);
-const LIST_RETRY: Duration = Duration::from_secs(5);
 
 /// Below the time after which most servers close an idle connection.
 const POOL_IDLE: Duration = Duration::from_secs(20);
@@ -53,13 +50,9 @@ pub(crate) struct Upstream {
     key: Option<Key>,
     gate: Gate,
     breaker: Breaker,
-    models: Mutex<Option<(Instant, Models)>>,
-    models_ttl: Duration,
+    pub(crate) looks: Looks,
     numbers: Numbers,
 }
-
-/// A list of models, or why there is none.
-pub(crate) type Models = Result<Arc<[String]>, String>;
 
 #[derive(Debug)]
 struct Link {
@@ -78,8 +71,7 @@ impl Upstream {
             key: config.key_file.clone().map(|file| Key::open(&config.name, file)),
             gate: Gate::new(&config.limits, settings),
             breaker: Breaker::new(settings.breaker_failures, settings.breaker_rest),
-            models: Mutex::default(),
-            models_ttl: settings.models_ttl,
+            looks: Looks::default(),
             numbers: numbers.clone(),
             config,
         }
@@ -99,10 +91,10 @@ impl Upstream {
         self.config.kind == ProviderKind::OpenAI && self.link.as_ref().is_ok_and(own)
     }
 
-    /// Reads its key's file again.
+    /// Reads its key's file again. Another key is tried at once.
     pub(crate) fn refresh_key(&self) {
-        if let Some(key) = &self.key {
-            key.refresh();
+        if self.key.as_ref().is_some_and(Key::refresh) {
+            self.looks.again();
         }
     }
 
@@ -293,25 +285,13 @@ impl Upstream {
         }
     }
 
-    /// Its models, as it lists them, remembered for a while.
-    pub(crate) async fn models(&self) -> Models {
-        let mut known = self.models.lock().await;
-        if let Some((at, models)) = &*known {
-            let ttl = if models.is_ok() { self.models_ttl } else { LIST_RETRY.min(self.models_ttl) };
-            if at.elapsed() < ttl {
-                return models.clone();
-            }
-        }
-        let models = self.list().await.map(Into::into).map_err(|error| error.message);
-        *known = Some((Instant::now(), models.clone()));
-        models
-    }
-
-    async fn list(&self) -> Result<Vec<String>, ChatError> {
+    /// Its models, as it lists them, and when it began to answer.
+    pub(crate) async fn list(&self) -> Result<(Instant, Vec<String>), ChatError> {
         let link = self.link()?;
         let deadline = Deadline::silence(LIST_TIMEOUT);
         let request = link.client.get(link.url(self.protocol.models_path())).headers(self.headers()?);
         let answer = self.answer(request, deadline).await?;
+        let answered = Instant::now();
         let body = self.body(answer, deadline, MAX_LIST).await?;
         let parsed: Option<Value> = serde_json::from_slice(&body).ok();
         let mut models = parsed
@@ -319,7 +299,7 @@ impl Upstream {
             .ok_or_else(|| self.fault(Fault::Malformed("it is no list of models".to_owned())))?;
         models.sort_unstable();
         models.dedup();
-        Ok(models)
+        Ok((answered, models))
     }
 
     fn headers(&self) -> Result<HeaderMap, ChatError> {

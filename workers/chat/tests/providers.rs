@@ -162,10 +162,10 @@ async fn anthropic_is_spoken_natively_with_its_own_headers() {
 
 #[tokio::test]
 async fn models_are_listed_under_the_names_that_lead_to_them() {
-    let ollama = Upstream::start(|_| {
-        let tags = json!({"models": [{"name": "qwen3.5:latest"}, {"name": "x:cloud"}]});
-        Box::pin(async move { answer(200, &tags) })
-    })
+    let ollama = Upstream::looked_at(
+        |_| Box::pin(async { answer(404, &json!({})) }),
+        |_| answer(200, &json!({"models": [{"name": "qwen3.5:latest"}, {"name": "x:cloud"}]})),
+    )
     .await;
     let down = "http://127.0.0.1:1";
     let chat = Chat::start(json!([

@@ -100,6 +100,9 @@ pub struct ProviderInfo {
     /// Its protocol.
     #[serde(rename = "type")]
     pub kind: ProviderKind,
+    /// Which state of the file it has: [`Provider::digest`](crate::provider::Provider::digest).
+    #[serde(default)]
+    pub digest: String,
     /// Where it is.
     pub endpoint: String,
     /// Whether names that nobody claims go there.

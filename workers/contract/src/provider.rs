@@ -6,6 +6,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::names::digest;
+
 /// The file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -50,6 +52,14 @@ pub struct Provider {
     /// How much may be asked of it.
     #[serde(default)]
     pub limits: Limits,
+}
+
+impl Provider {
+    /// Changes whenever anything of it does: by this a service tells which state of the file it has read.
+    pub fn digest(&self) -> String {
+        let text = serde_json::to_string(self).expect("plain data with text keys always has a JSON form");
+        digest(&[&text])
+    }
 }
 
 /// Which models' names come to a provider. Where neither a prefix nor a suffix is set, those of its kind are meant.

@@ -15,10 +15,12 @@ use futures::{
 };
 use lakehouse_contract::embed::{EmbedStats, ModelIdentity};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use crate::{
     EmbedError, Vector,
     cache::{Cache, Key},
+    deadline::Deadline,
     metrics::Metrics,
 };
 
@@ -49,6 +51,7 @@ struct Seat {
     flight: WeakShared<BoxFuture<'static, Outcome>>,
     number: u64,
     at: usize,
+    deadline: Deadline,
 }
 
 /// What a request found.
@@ -72,6 +75,8 @@ pub(crate) struct Claim {
     board: Arc<Board>,
     number: u64,
     keys: Vec<Key>,
+    /// Until when anybody waits.
+    pub(crate) deadline: Deadline,
 }
 
 impl Board {
@@ -80,11 +85,13 @@ impl Board {
         Arc::new(Self { state: Mutex::new(state), metrics })
     }
 
-    /// Looks all texts up. Those that are neither there nor on their way are given to `fly`, which says how they are embedded.
+    /// Looks all texts up. Those that are neither there nor on their way are given to `fly`, which says how they are embedded. The caller
+    /// waits until `deadline`, and so does every flight that brings a text for him.
     pub(crate) fn find(
         self: &Arc<Self>,
         model: &ModelIdentity,
         texts: &[String],
+        deadline: Instant,
         fly: impl FnOnce(Vec<String>, Claim) -> BoxFuture<'static, Outcome>,
     ) -> Found {
         let hashes: Vec<[u8; 32]> = texts.iter().map(|text| Sha256::digest(text).into()).collect();
@@ -102,6 +109,7 @@ impl Board {
             if vector.is_none() {
                 let seat = state.seats.get(&key);
                 if let Some((seat, flight)) = seat.and_then(|seat| Some((seat, seat.flight.upgrade()?))) {
+                    seat.deadline.extend(deadline);
                     let waiting =
                         others.entry(seat.number).or_insert_with(|| Waiting { flight, texts: Vec::new() });
                     waiting.texts.push((at, seat.at));
@@ -120,7 +128,7 @@ impl Board {
         self.metrics.looked_up(hits, found.vectors.len() - hits);
         found.waiting.extend(others.into_values());
         if !keys.is_empty() {
-            let flight = state.take_off(self, keys, |claim| fly(wanted, claim));
+            let flight = state.take_off(self, keys, deadline, |claim| fly(wanted, claim));
             found.waiting.push(Waiting { flight, texts: own });
         }
         found
@@ -149,15 +157,17 @@ impl State {
         &mut self,
         board: &Arc<Board>,
         keys: Vec<Key>,
+        deadline: Instant,
         fly: impl FnOnce(Claim) -> BoxFuture<'static, Outcome>,
     ) -> Flight {
         self.flights += 1;
         let number = self.flights;
-        let claim = Claim { board: board.clone(), number, keys: keys.clone() };
+        let deadline = Deadline::at(deadline);
+        let claim = Claim { board: board.clone(), number, keys: keys.clone(), deadline: deadline.clone() };
         let flight = fly(claim).shared();
         for (at, key) in keys.into_iter().enumerate() {
             let weak = flight.downgrade().expect("a flight that nobody has waited for is not over");
-            self.seats.insert(key, Seat { flight: weak, number, at });
+            self.seats.insert(key, Seat { flight: weak, number, at, deadline: deadline.clone() });
         }
         flight
     }

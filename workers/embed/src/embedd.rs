@@ -109,9 +109,9 @@ impl Embedd {
     }
 
     fn find(&self, model: &Model, identity: &ModelIdentity, texts: &[String], deadline: Instant) -> Found {
-        self.0.board.find(identity, texts, |texts, claim| {
+        self.0.board.find(identity, texts, deadline, |texts, claim| {
             let (pilot, model, identity) = (self.0.pilot.clone(), model.clone(), identity.clone());
-            Box::pin(async move { pilot.fly(&model, &identity, texts, &claim, deadline).await })
+            Box::pin(async move { pilot.fly(&model, &identity, texts, &claim).await })
         })
     }
 

@@ -9,6 +9,7 @@ use tokio::{sync::Semaphore, task::spawn_blocking, time::Instant};
 use crate::{
     EmbedError, LocalModel, Reason, Vector,
     board::{Claim, Outcome},
+    deadline::Deadline,
     metrics::Metrics,
     models::{LOCAL, Model},
     providers::Remote,
@@ -39,22 +40,15 @@ impl Pilot {
         identity: &ModelIdentity,
         texts: Vec<String>,
         claim: &Claim,
-        deadline: Instant,
     ) -> Outcome {
         let results = match model {
-            Model::Local(model) => self.compute(model, texts, claim, deadline).await,
-            Model::Remote(remote) => ask(remote, identity, &texts, claim, deadline).await,
+            Model::Local(model) => self.compute(model, texts, claim).await,
+            Model::Remote(remote) => ask(remote, identity, &texts, claim).await,
         };
         Arc::new(results)
     }
 
-    async fn compute(
-        &self,
-        model: &Arc<dyn LocalModel>,
-        texts: Vec<String>,
-        claim: &Claim,
-        deadline: Instant,
-    ) -> Results {
+    async fn compute(&self, model: &Arc<dyn LocalModel>, texts: Vec<String>, claim: &Claim) -> Results {
         let started = Instant::now();
         let results = if model.is_quick() && texts.iter().map(String::len).sum::<usize>() <= QUICK_BYTES {
             let texts: Vec<(usize, String)> = texts.into_iter().enumerate().collect();
@@ -62,7 +56,7 @@ impl Pilot {
             claim.keep(texts.iter().map(|(at, _)| *at).zip(&results));
             results
         } else {
-            self.compute_pieces(model, texts, claim, deadline).await
+            self.compute_pieces(model, texts, claim).await
         };
         self.metrics.asked(LOCAL, LOCAL, started.elapsed());
         results
@@ -74,12 +68,11 @@ impl Pilot {
         model: &Arc<dyn LocalModel>,
         texts: Vec<String>,
         claim: &Claim,
-        deadline: Instant,
     ) -> Results {
         let mut results: Results = vec![Err(late()); texts.len()];
         let mut waiting: Vec<(usize, String)> = texts.into_iter().enumerate().collect();
         waiting.sort_by_key(|(_, text)| text.len());
-        while !waiting.is_empty() && Instant::now() < deadline {
+        while !waiting.is_empty() && Instant::now() < claim.deadline.now() {
             let piece: Vec<_> = waiting.drain(..LOCAL_PIECE.min(waiting.len())).collect();
             let turn = self.computing.acquire().await;
             let model = model.clone();
@@ -116,16 +109,10 @@ fn late() -> EmbedError {
 }
 
 /// As many pieces at a time as the provider may be asked.
-async fn ask(
-    remote: &Remote,
-    identity: &ModelIdentity,
-    texts: &[String],
-    claim: &Claim,
-    deadline: Instant,
-) -> Results {
+async fn ask(remote: &Remote, identity: &ModelIdentity, texts: &[String], claim: &Claim) -> Results {
     let pieces = remote.pieces(texts);
     let asked = pieces.into_iter().map(|piece| async move {
-        let results = ask_piece(remote, identity, &texts[piece.clone()], deadline).await;
+        let results = ask_piece(remote, identity, &texts[piece.clone()], &claim.deadline).await;
         claim.keep(piece.clone().zip(&results));
         (piece, results)
     });
@@ -144,7 +131,7 @@ async fn ask_piece(
     remote: &Remote,
     identity: &ModelIdentity,
     texts: &[String],
-    deadline: Instant,
+    deadline: &Deadline,
 ) -> Results {
     let mut results: Results = vec![Err(late()); texts.len()];
     let mut splits = 0;

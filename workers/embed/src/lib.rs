@@ -9,6 +9,7 @@
 mod board;
 mod cache;
 mod client;
+mod deadline;
 mod embedd;
 mod embedder;
 mod error;

@@ -90,6 +90,22 @@ async fn the_last_who_leaves_ends_the_call_and_the_next_starts_another() {
 }
 
 #[tokio::test]
+async fn who_joins_a_flight_has_his_own_time_and_nothing_is_embedded_twice() {
+    let soon = Settings { deadline: Duration::from_millis(800), ..Settings::default() };
+    let fixture = Fixture::with(soon, Length::slow(Duration::from_millis(120)), []);
+    // Ten pieces: longer than the first one waits, and not as long as the second.
+    let list: Vec<String> = (0..640).map(|number| format!("text {number}")).collect();
+    let joins = async {
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        fixture.embedd.embed("", &list).await
+    };
+    let (first, second) = tokio::join!(fixture.embedd.embed("", &list), joins);
+    assert_eq!(first.unwrap_err().reason, Reason::Timeout);
+    assert_eq!(second.unwrap().vectors.len(), 640);
+    assert_eq!(fixture.length.texts().len(), 640);
+}
+
+#[tokio::test]
 async fn one_deadline_holds_for_the_whole_list() {
     let soon = Settings { deadline: Duration::from_millis(150), ..Settings::default() };
     let fixture = Fixture::with(soon, Length::slow(Duration::from_millis(60)), []);

@@ -120,7 +120,7 @@ impl Upstream {
             return Err(invalid("has no `{index}` in its host"));
         }
         BaseUrl::parse(&url.replace(INDEX, "index")).map_err(invalid)?;
-        Ok(Self { indexes: Some(Arc::new(Indexes::new(url.to_owned()))), ..self })
+        Ok(Self { indexes: Some(Arc::new(Indexes::new(url))), ..self })
     }
 }
 

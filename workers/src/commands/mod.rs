@@ -1,7 +1,9 @@
 //! The commands that talk to a running lakehouse, one module each.
 
+pub(crate) mod chat;
 pub(crate) mod get;
 pub(crate) mod ingest;
+pub(crate) mod models;
 pub(crate) mod search;
 pub(crate) mod sql;
 

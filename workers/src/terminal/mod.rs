@@ -10,12 +10,21 @@ use std::borrow::Cow;
 
 /// The text with its control characters written out (`\n`, `\u{1b}`), so that data never speaks to the terminal.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_command) {
+    written_out(text, is_command)
+}
+
+/// The same, but for the line breaks and tabs of a text that is shown as it is.
+pub(crate) fn flowing(text: &str) -> Cow<'_, str> {
+    written_out(text, |c| is_command(c) && !matches!(c, '\n' | '\t'))
+}
+
+fn written_out(text: &str, is_meant: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&is_meant) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if is_command(c) { out.extend(c.escape_default()) } else { out.push(c) }
+        if is_meant(c) { out.extend(c.escape_default()) } else { out.push(c) }
     }
     Cow::Owned(out)
 }
@@ -35,5 +44,6 @@ mod tests {
         assert_eq!(printable("\u{1b}[2Jgone\u{7}"), "\\u{1b}[2Jgone\\u{7}");
         assert_eq!(printable("\u{202e}evil"), "\\u{202e}evil");
         assert_eq!(printable("plain – ünï 東京"), "plain – ünï 東京");
+        assert_eq!(flowing("one\n\ttwo\u{1b}[2J\r"), "one\n\ttwo\\u{1b}[2J\\r");
     }
 }

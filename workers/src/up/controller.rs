@@ -120,7 +120,6 @@ impl Controller {
             }
             stays
         });
-        self.visitor.resources.put_providers(&inputs.providers);
         self.inputs = inputs;
         for (name, declared) in wanted {
             self.declare(name, declared);

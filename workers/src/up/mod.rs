@@ -3,7 +3,8 @@
 //! ```text
 //! paths ─► inputs ─┬─► controller ─► ingest ─► store ─► catalog ─► queries
 //!   ▲              │        │                               │
-//! follow           └─► indexes ─► build ◄───────────────────┘ ─► searches
+//! follow           └─► providers ─► indexes ─► build ◄──────┘ ─► searches
+//!                           └─► chat
 //!                           └─► resources (status) ─► /apis/…, `lakehouse get`
 //! ```
 
@@ -11,13 +12,14 @@ mod controller;
 mod follow;
 mod indexes;
 mod inputs;
+mod providers;
 mod resources;
 mod screen;
 mod source;
 mod turns;
 mod visit;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -40,7 +42,8 @@ use crate::{
 };
 use controller::Controller;
 use follow::Follower;
-use indexes::Keys;
+use inputs::Inputs;
+use providers::Keys;
 use resources::Resources;
 use screen::Screen;
 use visit::Visitor;
@@ -123,6 +126,8 @@ impl Up {
             lakehouse_gateway::router(services.upstreams(&ROLES), &lakehouse_gateway::Settings::default());
         let service = Service::new("lakehouse", gateway.merge(resources.clone().router()));
         let service = service.with_readiness(readiness).with_metrics(metrics);
+        let (prepared, prepared_inputs) = watch::channel(Arc::default());
+        let mut providers = provider_controller(&services, keys, &resources, &screen, &url, prepared)?;
         let index_visitor = index_visitor(&services, &data, &resources, &screen, &url)?;
         let (catalog, options) = (services.catalog.clone(), services.ingest.clone());
         let visitor = Visitor {
@@ -135,15 +140,17 @@ impl Up {
             turn: Arc::default(),
         };
         let mut controller = Controller::new(visitor, resident);
-        let mut indexes = indexes::Controller::new(index_visitor, keys);
+        let mut indexes = indexes::Controller::new(index_visitor);
         let first = inputs.borrow().clone();
         controller.accept(first.clone()).await;
+        providers.accept(first.clone());
         indexes.accept(&first);
         screen.line(&format!("lakehouse {} at {url} with its data in {location}", env!("CARGO_PKG_VERSION")));
         tokio::select! {
             served = lakehouse_http::serve(listener, service, settings, shutdown_signal()) => served?,
             () = controller.run(inputs.clone(), published.resubscribe()) => {}
-            () = indexes.run(inputs, published) => {}
+            () = providers.run(inputs) => {}
+            () = indexes.run(prepared_inputs, published) => {}
             () = follower.run(changes, screen.clone()) => {}
         }
         Ok(())
@@ -158,6 +165,30 @@ impl Up {
         };
         DataDir::open(&path)
     }
+}
+
+/// What brings ChatProviders to those who ask them.
+fn provider_controller(
+    services: &Services,
+    keys: Keys,
+    resources: &Resources,
+    screen: &Screen,
+    url: &str,
+    ready: watch::Sender<Arc<Inputs>>,
+) -> anyhow::Result<providers::Controller> {
+    let (Some(chatd), Some(embedd)) = (services.chatd.clone(), services.embedd.clone()) else {
+        bail!("`up` runs every role");
+    };
+    Ok(providers::Controller {
+        chatd,
+        embedd,
+        keys,
+        resources: resources.clone(),
+        screen: screen.clone(),
+        endpoint: url.to_owned(),
+        ready,
+        entries: BTreeMap::new(),
+    })
 }
 
 /// What visits of VectorIndexes work with.

@@ -13,7 +13,9 @@ use axum::{
     extract::{Path, State},
     routing::get,
 };
-use lakehouse_crds::{API_VERSION, ChatProvider, Dataset, DatasetStatus, VectorIndex, VectorIndexStatus};
+use lakehouse_crds::{
+    API_VERSION, ChatProvider, ChatProviderStatus, Dataset, DatasetStatus, VectorIndex, VectorIndexStatus,
+};
 use lakehouse_http::Problem;
 use lakehouse_plan::DEFAULT_NAMESPACE;
 use serde_json::{Value, json};
@@ -91,11 +93,31 @@ impl Resources {
         self.read().indexes.get(name)?.status.clone()
     }
 
-    /// Takes these in place of all ChatProviders.
-    pub(crate) fn put_providers(&self, providers: &BTreeMap<String, ChatProvider>) {
+    /// Takes a ChatProvider in place of the one of its name, unless it is the same.
+    pub(crate) fn put_provider(&self, mut provider: ChatProvider) {
+        let name = provider.metadata.name.clone().unwrap_or_default();
+        let mut known = self.write();
+        if let Some(before) = known.providers.get(&name) {
+            provider.metadata.resource_version.clone_from(&before.metadata.resource_version);
+            if *before == provider {
+                return;
+            }
+        }
+        known.changes += 1;
+        provider.metadata.resource_version = Some(known.changes.to_string());
+        known.providers.insert(name, provider);
+    }
+
+    /// Forgets a ChatProvider.
+    pub(crate) fn remove_provider(&self, name: &str) {
         let mut known = self.write();
         known.changes += 1;
-        known.providers.clone_from(providers);
+        known.providers.remove(name);
+    }
+
+    /// The status of a ChatProvider as it was last written.
+    pub(crate) fn provider_status(&self, name: &str) -> Option<ChatProviderStatus> {
+        self.read().providers.get(name)?.status.clone()
     }
 
     /// The routes under which the resources are read.

@@ -10,7 +10,7 @@ use std::{
 
 use lakehouse_contract::DatasetName;
 use lakehouse_crds::{
-    Dataset, DatasetStatus, VectorIndexStatus,
+    ChatProviderStatus, Dataset, DatasetStatus, VectorIndexStatus,
     conditions::{Condition, READY, STALLED},
 };
 use lakehouse_plan::human;
@@ -28,6 +28,8 @@ pub(crate) struct Screen {
     told: Arc<Mutex<HashMap<(&'static str, String), String>>>,
     /// Whether it was told how to ask an index.
     asked: Arc<AtomicBool>,
+    /// Whether it was told how to chat.
+    chatted: Arc<AtomicBool>,
 }
 
 impl Screen {
@@ -62,6 +64,28 @@ impl Screen {
         if ready && model.is_some() && !self.asked.swap(true, Ordering::Relaxed) {
             let (program, server) = (hint::program(), hint::at_server(url));
             self.line(&format!("  ask it in another terminal: {program} search{server} {name} 'some words'"));
+        }
+    }
+
+    /// What a ChatProvider has come to, unless that was the last thing told of it; and how to chat with the first one that is ready. `model`
+    /// is one that can be asked for.
+    pub(crate) fn provider(&self, name: &str, status: &ChatProviderStatus, model: Option<&str>, url: &str) {
+        let (ready, said) = verdict(&status.conditions);
+        let (line, good) = if ready {
+            (format!("✓ {name}: {}", printable(&said.message)), true)
+        } else {
+            waits(name, &said)
+        };
+        self.tell(("provider", name.to_owned()), &line, good);
+        if ready
+            && let Some(model) = model
+            && !self.chatted.swap(true, Ordering::Relaxed)
+        {
+            let (program, server) = (hint::program(), hint::at_server(url));
+            self.line(&format!(
+                "  chat with it in another terminal: {program} chat{server} {} 'some words'",
+                printable(model)
+            ));
         }
     }
 

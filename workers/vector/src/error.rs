@@ -45,6 +45,16 @@ pub enum Error {
         /// What it may have.
         limit: usize,
     },
+    /// An answer becomes larger than this process holds for one caller.
+    #[error(
+        "the answer becomes more than {limit} bytes of ids and metadata; ask for less at once: fewer `{list}`, or a smaller `k`"
+    )]
+    AnswerTooLarge {
+        /// What it may have.
+        limit: usize,
+        /// The list of the request that it answers.
+        list: &'static str,
+    },
     /// The filter cannot be used.
     #[error(transparent)]
     Filter(#[from] InvalidFilter),
@@ -122,6 +132,9 @@ pub enum Error {
     /// Writes come faster than segments are made of them.
     #[error("index `{0}` takes no more writes until those that came before are indexed")]
     Behind(IndexName),
+    /// Whoever asked went away, so the work was stopped.
+    #[error("nobody waits for the answer any more")]
+    GivenUp,
     /// Another part of the index, in another process, did not answer.
     #[error("part {part} of index `{name}` did not answer: {message}")]
     Part {
@@ -215,7 +228,7 @@ impl From<Error> for Problem {
             Error::Item { list, index, .. } => {
                 Self::bad_request(says).details(json!({ "list": list, "index": index }))
             }
-            Error::TooLarge { limit, .. } => {
+            Error::TooLarge { limit, .. } | Error::AnswerTooLarge { limit, .. } => {
                 new(StatusCode::PAYLOAD_TOO_LARGE, "too_large").details(json!({ "limit_bytes": limit }))
             }
             Error::Filter(InvalidFilter::Syntax(_)) => new(StatusCode::BAD_REQUEST, "invalid_filter"),
@@ -246,7 +259,7 @@ impl From<Error> for Problem {
             Error::OtherVersion { found, .. } => {
                 new(StatusCode::CONFLICT, "other_version").details(json!({ "version": found }))
             }
-            Error::Local(_) => new(StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            Error::Local(_) | Error::GivenUp => new(StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             Error::Store(StoreError::Unavailable { .. }) => Self {
                 retry_after: Some(RETRY_AFTER),
                 ..new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")

@@ -13,7 +13,7 @@ use reqwest::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Error, Result};
+use crate::{Error, Result, snapshot::ANSWER_BYTES};
 
 /// How long a part may take.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -104,6 +104,9 @@ impl Peers {
         match said {
             Ok(error) if status == StatusCode::CONFLICT && error.code == "other_version" => {
                 Err(Error::Changing((*name).clone()))
+            }
+            Ok(error) if status == StatusCode::PAYLOAD_TOO_LARGE && error.code == "too_large" => {
+                Err(Error::AnswerTooLarge { limit: ANSWER_BYTES, list: "vectors" })
             }
             Ok(error) => Err(failed(format!("{}: {}", status.as_u16(), error.message))),
             Err(_) => Err(failed(format!("{}, without a word that is understood", status.as_u16()))),

@@ -5,11 +5,16 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, OnceLock, PoisonError, RwLock},
+    sync::{
+        Arc, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use lakehouse_ann as ann;
 use lakehouse_contract::vectors::{Metadata, Shape};
+
+use crate::value;
 
 /// Rows of the first chunk; each further one has twice as many.
 const FIRST: u64 = 64;
@@ -33,6 +38,8 @@ pub(crate) struct Head {
     /// The newest row of each id.
     ids: RwLock<HashMap<Arc<str>, u32>>,
     dimension: u32,
+    /// What its rows take: vectors, ids and metadata.
+    bytes: AtomicU64,
 }
 
 impl Head {
@@ -42,6 +49,7 @@ impl Head {
             rows: [const { OnceLock::new() }; CHUNKS],
             ids: RwLock::default(),
             dimension: shape.dimension,
+            bytes: AtomicU64::new(0),
         }
     }
 
@@ -57,6 +65,8 @@ impl Head {
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         let row = self.vectors.push(vector)?;
         let earlier = ids.insert(Arc::clone(&id), row);
+        let bytes = id.len() + size_of_val(vector) + value::bytes_of(&metadata);
+        self.bytes.fetch_add(bytes as u64, Relaxed);
         let (chunk, at) = place(row);
         let chunk = self.rows[chunk].get_or_init(|| (0..FIRST << chunk).map(|_| OnceLock::new()).collect());
         let free = chunk[at].set(Row { id, metadata, stamp, earlier }).is_ok();
@@ -66,6 +76,11 @@ impl Head {
 
     pub(crate) fn len(&self) -> u32 {
         self.vectors.len()
+    }
+
+    /// About the bytes of its rows, also of those that are not alive.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
     }
 
     /// A row that a snapshot names.

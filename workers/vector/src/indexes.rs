@@ -6,7 +6,7 @@ mod collect;
 mod list;
 mod purge;
 
-use std::{future::Future, time::Duration};
+use std::{collections::HashSet, future::Future, time::Duration};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -21,6 +21,7 @@ use roaring::RoaringBitmap;
 use uuid::Uuid;
 
 pub use collect::{Collected, GRACE};
+use purge::Vacant;
 
 use crate::{
     Error, Result,
@@ -90,6 +91,7 @@ impl Indexes {
     pub(crate) async fn read(&self, name: &IndexName) -> Result<Option<(Manifest, Etag)>> {
         match self.store.read_manifest(&keys::index_manifest(name)).await? {
             None => Ok(None),
+            Some((bytes, _)) if manifest::decode_removed(&bytes).is_some() => Ok(None),
             Some((bytes, etag)) => {
                 let manifest =
                     manifest::decode(name, &bytes).map_err(|message| Error::damaged(name, message))?;
@@ -119,9 +121,9 @@ impl Indexes {
         shape: &Shape,
         embedding: Option<ModelIdentity>,
     ) -> Result<Manifest> {
-        if self.mark(name).await?.is_some() {
+        let Some(vacant) = self.vacant(name, &HashSet::new()).await? else {
             return Err(Error::Exists(name.clone()));
-        }
+        };
         // An earlier index of this name may have left records behind: its end of the log is the start of this one's.
         let log_from = self.log(name).await?.next().await?;
         let now = Timestamp::now();
@@ -144,7 +146,7 @@ impl Indexes {
             created_at: now,
             updated_at: now,
         };
-        match self.swap(None, &manifest).await? {
+        match self.swap(vacant.seen, &manifest).await? {
             Some(_) => Ok(manifest),
             None => Err(Error::Exists(name.clone())),
         }
@@ -179,13 +181,25 @@ impl Indexes {
         let NewVersion { shape, shards, segments, fields, embedding, source, failed, recall } = version;
         self.verify(name, &segments).await?;
         let length = segments.iter().map(|segment| u64::from(segment.alive())).sum();
-        let highest = self.versions(name).await?.first().copied().unwrap_or(0);
+        let own: HashSet<Key> = segments
+            .iter()
+            .map(|segment| segment_key(name, &segment.sha256))
+            .chain([keys::index_rejects_of(name, &source.inputs)])
+            .collect();
         retried(name, async || {
             let current = self.read(name).await?;
-            if let Some((current, _)) = &current {
-                built(current)?;
-                self.archive(current).await?;
-            }
+            let seen = match &current {
+                Some((current, etag)) => {
+                    built(current)?;
+                    self.archive(current).await?;
+                    Some(etag.clone())
+                }
+                None => match self.vacant(name, &own).await? {
+                    Some(Vacant { seen }) => seen,
+                    None => return Ok(None),
+                },
+            };
+            let highest = self.versions(name).await?.first().copied().unwrap_or(0);
             let latest = current.as_ref().map_or(0, |(current, _)| current.latest_version).max(highest);
             let now = Timestamp::now();
             let next = Manifest {
@@ -207,7 +221,7 @@ impl Indexes {
                 created_at: current.as_ref().map_or(now, |(current, _)| current.created_at),
                 updated_at: now,
             };
-            Ok(self.swap(current.map(|(_, etag)| etag), &next).await?.map(|_| next))
+            Ok(self.swap(seen, &next).await?.map(|_| next))
         })
         .await
     }

@@ -49,12 +49,14 @@ pub(crate) struct Context {
 pub struct Tuning {
     /// Rows in memory that become a segment.
     pub flush_rows: u64,
-    /// Bytes of vectors in memory that become a segment.
+    /// Bytes of vectors, ids and metadata in memory that become a segment.
     pub flush_bytes: u64,
     /// Records of the log that are put into a segment, so that a start has no more to read.
     pub flush_records: u64,
     /// Rows in memory beyond which writes wait.
     pub most_rows: u64,
+    /// Bytes of these beyond which writes wait.
+    pub most_bytes: u64,
     /// A segment with fewer rows goes into the next one that is written.
     pub small_rows: u64,
     /// So many segments of about one size become one.
@@ -71,6 +73,7 @@ impl Default for Tuning {
             flush_bytes: 128 << 20,
             flush_records: 1024,
             most_rows: 131_072,
+            most_bytes: 1 << 30,
             small_rows: 10_000,
             fan_in: 4,
             threads: (cores / 2).max(1),
@@ -117,7 +120,7 @@ impl Live {
         let state = follow::load(&context, log.as_ref(), manifest, etag, &[]).await?;
         if state.closed {
             // Somebody who removed it has not come to the end.
-            context.indexes.purge(name).await?;
+            context.indexes.purge_only(name, state.manifest.id).await?;
             return Err(Error::UnknownIndex(name.clone()));
         }
         context.cache.retain(name, &state.manifest.segments).await?;

@@ -143,6 +143,33 @@ fn checksum(manifest: &Manifest) -> String {
     hex(&Sha256::digest(text))
 }
 
+/// What stays under the name of an index that was removed: whoever is late with removing it finds this, and leaves the next one alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Removed {
+    /// No two marks are equal.
+    pub(crate) mark: Uuid,
+    /// Records of the log before this one are of the removed index, or of earlier ones.
+    pub(crate) log_until: u64,
+    /// Whether everything that it had is gone.
+    pub(crate) cleared: bool,
+}
+
+pub(crate) fn encode_removed(removed: &Removed) -> Bytes {
+    let file = serde_json::json!({ "format": FORMAT, "removed": removed });
+    serde_json::to_vec_pretty(&file).expect("plain data with text keys always has a JSON form").into()
+}
+
+/// What a name says whose index was removed; `None` where it says something else.
+pub(crate) fn decode_removed(bytes: &[u8]) -> Option<Removed> {
+    #[derive(Deserialize)]
+    struct File {
+        format: u32,
+        removed: Removed,
+    }
+    let file: File = serde_json::from_slice(bytes).ok()?;
+    (file.format == FORMAT).then_some(file.removed)
+}
+
 pub(crate) fn encode(manifest: &Manifest) -> Bytes {
     let signed = Signed { format: FORMAT, checksum: checksum(manifest), manifest };
     serde_json::to_vec_pretty(&signed).expect("plain data with text keys always has a JSON form").into()

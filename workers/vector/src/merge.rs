@@ -11,12 +11,12 @@ use crate::{
     Error, Result,
     live::{Live, checked_writes},
     record::{Op, Removal},
-    service::check_fields,
+    service::{bytes_of, check_fields},
 };
 
 /// Items of one step.
 const STEP: usize = 1000;
-/// Bytes of vectors of one step, roughly.
+/// Bytes of items of one step, roughly.
 const STEP_BYTES: usize = 8 << 20;
 
 pub(crate) async fn merge(source: &Arc<Live>, dest: &Arc<Live>, clear: bool) -> Result<MergeAnswer> {
@@ -27,12 +27,17 @@ pub(crate) async fn merge(source: &Arc<Live>, dest: &Arc<Live>, clear: bool) -> 
     fit(source, dest)?;
     let from = source.snapshot();
     let mut answer = MergeAnswer::default();
-    let dimension = from.manifest.shape.dimension as usize;
-    let step = STEP.min(STEP_BYTES / (dimension * 4)).max(1);
     let mut items = from.items();
     loop {
         let taken = tokio::task::spawn_blocking(move || {
-            let step: Vec<(Item, u64)> = items.by_ref().take(step).collect();
+            let (mut step, mut bytes): (Vec<(Item, u64)>, usize) = (Vec::new(), 0);
+            while step.len() < STEP
+                && bytes < STEP_BYTES
+                && let Some(next) = items.next()
+            {
+                bytes += bytes_of(&next.0);
+                step.push(next);
+            }
             (items, step)
         });
         let (rest, step) =

@@ -24,15 +24,17 @@ use parquet::{
     file::{metadata::KeyValue, properties::WriterProperties},
 };
 
-use crate::manifest::Manifest;
+use crate::{manifest::Manifest, service::bytes_of};
 
 pub(crate) use read::Reader;
 
 const ID: &str = "id";
 const VECTOR: &str = "vector";
 const METADATA: &str = "metadata";
-/// Numbers of a batch, roughly.
-const BATCH_NUMBERS: usize = 1 << 20;
+/// Bytes of a batch, roughly.
+const BATCH_BYTES: usize = 4 << 20;
+/// Bytes of a row group, as it lies in memory until it is written.
+const GROUP_BYTES: usize = 64 << 20;
 
 fn schema() -> SchemaRef {
     let number = Arc::new(Field::new_list_field(DataType::Float32, false));
@@ -64,10 +66,18 @@ pub(crate) fn write(
         .set_key_value_metadata(Some(described.collect()))
         .build();
     let mut writer = ArrowWriter::try_new(out, schema(), Some(properties))?;
-    let size = rows_of(manifest, BATCH_NUMBERS);
     let mut items = items.peekable();
     while items.peek().is_some() {
-        writer.write(&batch(items.by_ref().take(size))?)?;
+        let mut left = BATCH_BYTES;
+        let fitting = std::iter::from_fn(|| {
+            let item = if left > 0 { items.next() } else { None };
+            left = left.saturating_sub(item.as_ref().map_or(0, bytes_of));
+            item
+        });
+        writer.write(&batch(fitting)?)?;
+        if writer.in_progress_size() > GROUP_BYTES {
+            writer.flush()?;
+        }
     }
     writer.close()?;
     Ok(())

@@ -47,6 +47,14 @@ impl Part {
         matches!(self.body, Body::Head(_))
     }
 
+    /// Bytes of rows in memory.
+    pub(crate) fn held(&self) -> u64 {
+        match &self.body {
+            Body::Segment { .. } => 0,
+            Body::Head(head) => head.bytes(),
+        }
+    }
+
     /// The name of the segment.
     pub(crate) fn sha256(&self) -> Option<&str> {
         match &self.body {

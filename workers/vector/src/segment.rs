@@ -287,6 +287,11 @@ impl Segment {
         self.vectors.len()
     }
 
+    /// About the bytes of its vectors, as numbers of 32 bits and as codes.
+    pub(crate) fn vector_bytes(&self) -> u64 {
+        u64::from(self.rows()) * u64::from(self.dimension) * 5
+    }
+
     fn ids(&self) -> Ids<'_> {
         Ids::of(&self.file).expect("it had them when it was opened, and it is mapped")
     }

@@ -26,7 +26,7 @@ use lakehouse_http::{BodyLimit, Problem};
 
 use crate::vectord::Vectord;
 
-pub(crate) use items::check_fields;
+pub(crate) use items::{bytes_of, check_fields};
 
 /// The largest body of a write or a search, in bytes.
 pub(crate) const BODY_LIMIT: u64 = 64 << 20;

@@ -1,6 +1,13 @@
 //! An index at one moment: what every reader works on. Nothing in it changes, and no writer waits for who holds it.
 
-use std::{cmp::Ordering, collections::BTreeSet, sync::Arc};
+use std::{
+    cmp::Ordering,
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use jiff::Timestamp;
 use lakehouse_ann::Query;
@@ -15,7 +22,11 @@ use crate::{
     ids,
     manifest::Manifest,
     part::Part,
+    value,
 };
+
+/// Ids and metadata of one answer, or vectors too where those are asked for.
+pub(crate) const ANSWER_BYTES: usize = 64 << 20;
 
 /// An index at one moment.
 #[derive(Clone, Debug)]
@@ -47,6 +58,8 @@ pub(crate) struct Search {
     pub(crate) filter: Option<Filter>,
     /// Whether the filter must fit to the fields that are here; a part of an index may lack one that another part has.
     pub(crate) checked: bool,
+    /// Set when nobody waits for the answer any more: no further part is searched then.
+    pub(crate) given_up: Arc<AtomicBool>,
 }
 
 /// What was found.
@@ -56,6 +69,26 @@ pub(crate) struct Found {
     pub(crate) batches: Vec<Vec<Hit>>,
     /// How many vectors the filter lets through.
     pub(crate) matches: Option<u64>,
+}
+
+/// The bytes that one answer may still take. Lists of a thousand, each with a thousand rows with all their metadata, fit into no memory.
+#[derive(Debug)]
+pub(crate) struct Allowance {
+    left: AtomicUsize,
+    list: &'static str,
+}
+
+impl Allowance {
+    /// For the answer to this list.
+    pub(crate) fn new(list: &'static str) -> Self {
+        Self { left: AtomicUsize::new(ANSWER_BYTES), list }
+    }
+
+    /// Takes the bytes of a row.
+    pub(crate) fn take(&self, bytes: usize) -> Result<()> {
+        let taken = self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes));
+        taken.map(drop).map_err(|_| Error::AnswerTooLarge { limit: ANSWER_BYTES, list: self.list })
+    }
 }
 
 /// A row that was found.
@@ -69,7 +102,7 @@ struct Near {
 impl Snapshot {
     /// The nearest to each query. Uses this thread, and others where there are several queries.
     pub(crate) fn search(&self, search: &Search) -> Result<Found> {
-        let Search { queries, k, ef, filter, checked } = search;
+        let Search { queries, k, ef, filter, checked, given_up } = search;
         let selected = match filter {
             None => None,
             // Nothing has no fields, so none of them is unknown.
@@ -84,18 +117,32 @@ impl Snapshot {
             }
         };
         let ef = ef.unwrap_or(self.manifest.shape.hnsw.ef_search) as usize;
-        let one = |query: &Query| self.nearest(query, *k, ef, selected.as_deref());
+        let answer = Allowance::new("vectors");
+        let one = |query: &Query| {
+            let near = self.nearest(query, *k, ef, selected.as_deref(), given_up)?;
+            near.into_iter().map(|near| self.hit(near, &answer)).collect::<Result<Vec<_>>>()
+        };
         let batches = match queries.as_slice() {
-            [query] => vec![one(query)],
-            many => many.par_iter().map(one).collect(),
+            [query] => vec![one(query)?],
+            many => many.par_iter().map(one).collect::<Result<_>>()?,
         };
         let matches = selected.map(|selected| selected.iter().map(RoaringBitmap::len).sum());
         Ok(Found { batches, matches })
     }
 
-    fn nearest(&self, query: &Query, k: usize, ef: usize, selected: Option<&[RoaringBitmap]>) -> Vec<Hit> {
+    fn nearest(
+        &self,
+        query: &Query,
+        k: usize,
+        ef: usize,
+        selected: Option<&[RoaringBitmap]>,
+        given_up: &AtomicBool,
+    ) -> Result<Vec<Near>> {
         let (mut near, mut hits) = (Vec::new(), Vec::new());
         for (place, part) in self.parts.iter().enumerate() {
+            if given_up.load(Relaxed) {
+                return Err(Error::GivenUp);
+            }
             let selected = selected.map(|selected| &selected[place]);
             if selected.is_some_and(RoaringBitmap::is_empty) || part.length() == 0 {
                 continue;
@@ -108,14 +155,16 @@ impl Snapshot {
             left.distance.total_cmp(&right.distance).then_with(|| id(left).cmp(id(right)))
         });
         near.truncate(k);
-        near.into_iter().map(|near| self.hit(near)).collect()
+        Ok(near)
     }
 
-    fn hit(&self, Near { part, row, distance }: Near) -> Hit {
+    fn hit(&self, Near { part, row, distance }: Near, answer: &Allowance) -> Result<Hit> {
         let part = &self.parts[part];
         let id = part.id(row).to_owned();
+        let metadata = part.metadata(row).into_owned();
+        answer.take(id.len() + value::bytes_of(&metadata))?;
         let source = self.row_ref(&id);
-        Hit { id, distance, metadata: part.metadata(row).into_owned(), source }
+        Ok(Hit { id, distance, metadata, source })
     }
 
     /// The row that a vector was made from.

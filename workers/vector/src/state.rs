@@ -104,6 +104,11 @@ impl State {
         self.parts.iter().filter(|part| part.is_head()).map(|part| u64::from(part.rows)).sum()
     }
 
+    /// Bytes of these rows: vectors, ids and metadata.
+    pub(crate) fn head_bytes(&self) -> u64 {
+        self.parts.iter().map(Part::held).sum()
+    }
+
     /// Names something that cannot be read.
     pub(crate) fn note(&mut self, damage: String) {
         if !self.damaged.contains(&damage) {

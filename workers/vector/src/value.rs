@@ -15,6 +15,9 @@ const MAX_FIELD_BYTES: usize = 256;
 /// The most metadata that one vector has, in bytes of its JSON form.
 const MAX_METADATA_BYTES: usize = 64 << 10;
 
+/// What a value takes beside its text.
+const PER_VALUE: usize = 16;
+
 /// What kind of value it is. The order is that of a column's dictionary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Kind {
@@ -165,6 +168,11 @@ pub fn check_metadata(metadata: &Metadata) -> Result<(), String> {
         return Err(format!("the metadata has {bytes} bytes; at most {MAX_METADATA_BYTES} are allowed"));
     }
     Ok(())
+}
+
+/// About the bytes that metadata takes, in memory and as JSON.
+pub(crate) fn bytes_of(metadata: &Metadata) -> usize {
+    metadata.iter().map(|(field, value)| field.len() + size(value) + PER_VALUE).sum()
 }
 
 fn size(value: &Value) -> usize {

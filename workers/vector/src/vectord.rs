@@ -7,13 +7,12 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, stream};
 use lakehouse_contract::IndexName;
 use lakehouse_embed::Embedder;
 use lakehouse_http::Metrics;
 use lakehouse_store::Store;
 use tokio::{
-    sync::{OnceCell, Semaphore},
+    sync::{OnceCell, OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 use tracing::{info, warn};
@@ -35,7 +34,7 @@ const STALE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_secs(2);
 /// Rows that nobody added to for this time become a segment, so that a start has little to read.
 const QUIET: Duration = Duration::from_mins(1);
-/// Indexes that are looked at, opened or let go at the same time.
+/// Indexes that are opened or looked at at the same time.
 const PARALLEL: usize = 16;
 
 /// How vectord works.
@@ -88,8 +87,11 @@ pub(crate) struct Inner {
     /// Where bodies wait that are read twice.
     pub(crate) spool: PathBuf,
     pub(crate) settings: Settings,
+    /// Those that are being looked after, and places for doing so.
+    tended: Mutex<BTreeSet<IndexName>>,
+    tending: Arc<Semaphore>,
     /// Searches that run at the same time.
-    pub(crate) searching: Semaphore,
+    pub(crate) searching: Arc<Semaphore>,
 }
 
 impl Vectord {
@@ -125,7 +127,9 @@ impl Vectord {
             numbers: Numbers::register(metrics),
             spool: cache.to_owned(),
             settings,
-            searching: Semaphore::new(cores * 2),
+            tended: Mutex::default(),
+            tending: Arc::new(Semaphore::new(PARALLEL)),
+            searching: Arc::new(Semaphore::new(cores * 2)),
         });
         tokio::spawn(keep_up(Arc::downgrade(&inner)));
         Ok(Self { inner })
@@ -244,37 +248,51 @@ impl Inner {
         followed
     }
 
-    /// One round of housekeeping.
-    async fn round(&self) {
+    /// Begins what is due for each index, and waits for none: an index at which something takes long holds up no other. One that is still
+    /// being looked after from an earlier round is passed over.
+    fn round(self: &Arc<Self>) {
         let kept: Vec<IndexName> = self.kept().iter().cloned().collect();
         for name in kept.iter().filter(|name| self.find(name).is_none()) {
-            match Box::pin(self.open(name)).await {
+            let inner = Arc::clone(self);
+            self.tend(name, async move |name, _place| match Box::pin(inner.open(&name)).await {
                 Ok(_) | Err(Error::UnknownIndex(_)) => {}
                 Err(error) => warn!(index.name = %name, "Index `{name}` cannot be opened yet: {error}"),
-            }
+            });
         }
-        let all = self.all();
-        let excess = all.len().saturating_sub(self.settings.max_open);
-        let mut by_use: Vec<&Arc<Live>> = all.iter().collect();
+        let mut by_use = self.all();
+        let excess = by_use.len().saturating_sub(self.settings.max_open);
         by_use.sort_by_key(|live| std::cmp::Reverse(live.idle()));
-        let over: Vec<Arc<Live>> = by_use
-            .iter()
-            .enumerate()
-            .filter(|(place, live)| *place < excess || live.idle() > self.settings.idle)
-            .filter(|(_, live)| !kept.contains(&live.name))
-            .map(|(_, live)| Arc::clone(live))
-            .collect();
-        stream::iter(all).for_each_concurrent(PARALLEL, async |live| self.look_after(&live).await).await;
-        for live in over {
-            if let Err(error) = live.flush().await {
-                warn!(index.name = %live.name, "Index `{}` is let go before its rows are in a segment: {error}", live.name);
-            }
-            self.let_go(&live);
-            info!(index.name = %live.name, "Let go of index `{}`, which nobody asked for", live.name);
+        for (place, live) in by_use.into_iter().enumerate() {
+            let is_over = (place < excess || live.idle() > self.settings.idle) && !kept.contains(&live.name);
+            let inner = Arc::clone(self);
+            self.tend(&live.name.clone(), async move |_, place| {
+                inner.look_after(&live, place).await;
+                if is_over {
+                    inner.retire(&live).await;
+                }
+            });
         }
     }
 
-    async fn look_after(&self, live: &Arc<Live>) {
+    /// Does some work for an index beside that for others, unless some is being done. A few at a time have a place; work that takes long gives
+    /// it back early.
+    fn tend<F: Future<Output = ()> + Send>(
+        self: &Arc<Self>,
+        name: &IndexName,
+        work: impl FnOnce(IndexName, OwnedSemaphorePermit) -> F + Send + 'static,
+    ) {
+        if !self.tended.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone()) {
+            return;
+        }
+        let tended = Tended { inner: Arc::clone(self), name: name.clone() };
+        tokio::spawn(async move {
+            if let Ok(place) = Arc::clone(&tended.inner.tending).acquire_owned().await {
+                work(tended.name.clone(), place).await;
+            }
+        });
+    }
+
+    async fn look_after(&self, live: &Arc<Live>, place: OwnedSemaphorePermit) {
         let snapshot = live.snapshot();
         self.numbers.holds(&live.name, snapshot.length, snapshot.manifest.bytes());
         let in_use = live.idle() < IN_USE || self.kept().contains(&live.name);
@@ -285,6 +303,8 @@ impl Inner {
         {
             warn!(index.name = %live.name, "Index `{}` is served as it was: {error}", live.name);
         }
+        // Those who write segments have places of their own.
+        drop(place);
         let waiting = snapshot.manifest.kind == Kind::Pushed && snapshot.next > snapshot.manifest.log_from;
         if waiting && live.quiet() > QUIET && live.quiet() < 2 * QUIET {
             if let Err(error) = live.flush().await {
@@ -294,6 +314,27 @@ impl Inner {
             }
         }
     }
+
+    /// Lets go of an index that nobody asked for.
+    async fn retire(&self, live: &Arc<Live>) {
+        if let Err(error) = live.flush().await {
+            warn!(index.name = %live.name, "Index `{}` is let go before its rows are in a segment: {error}", live.name);
+        }
+        self.let_go(live);
+        info!(index.name = %live.name, "Let go of index `{}`, which nobody asked for", live.name);
+    }
+}
+
+/// An index that is being looked after, as long as this lives.
+struct Tended {
+    inner: Arc<Inner>,
+    name: IndexName,
+}
+
+impl Drop for Tended {
+    fn drop(&mut self) {
+        self.inner.tended.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
+    }
 }
 
 /// Follows the store until vectord is dropped.
@@ -302,6 +343,6 @@ async fn keep_up(inner: Weak<Inner>) {
         let Some(pause) = inner.upgrade().map(|inner| inner.settings.follow) else { return };
         tokio::time::sleep(pause).await;
         let Some(inner) = inner.upgrade() else { return };
-        Box::pin(inner.round()).await;
+        inner.round();
     }
 }

@@ -126,6 +126,27 @@ async fn another_process_is_followed_without_asking() {
 }
 
 #[tokio::test]
+async fn an_index_whose_objects_do_not_come_holds_up_no_other() {
+    let faulty = Faulty::default();
+    let writer = Served::over(&faulty.store()).await;
+    writer.create("stuck", 2).await;
+    writer.create("quick", 2).await;
+    let slow = faulty.beside();
+    let reader = Served::over(&slow.store()).await;
+    for name in ["stuck", "quick"] {
+        assert_eq!(reader.length(name).await, 0);
+    }
+    *slow.stuck.lock().unwrap() = Some("_vectors/stuck/");
+    tokio::time::sleep(settings().follow * 4).await;
+    writer.add("quick", json!([{"id": "a", "vector": [1, 0]}])).await;
+    let began = Instant::now();
+    while reader.length("quick").await != 1 {
+        assert!(began.elapsed() < Duration::from_secs(3), "it is not followed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_write_to_an_index_that_is_gone_is_none_to_the_next_of_its_name() {
     let store = Store::memory();
     // One that does not hear of the others by itself.

@@ -5,8 +5,9 @@ mod support;
 
 use axum::http::{Method, StatusCode};
 use lakehouse_store::Store;
+use lakehouse_vector::{Settings, Tuning};
 use serde_json::{Value, json};
-use support::{MODEL, Served, letters, publish, refusal};
+use support::{MODEL, Served, letters, publish, refusal, settings};
 
 #[tokio::test]
 async fn what_is_added_is_found_nearest_first() {
@@ -362,4 +363,57 @@ async fn an_index_goes_out_as_parquet_and_comes_back_the_same() {
     assert_eq!(served.length("small").await, 0);
     let (status, _) = served.call(Method::POST, "/vectors/index/into/import", "no parquet").await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn an_answer_that_no_memory_holds_is_refused_before_it_is_made() {
+    let served = Served::over(&Store::memory()).await;
+    served.create("shelf", 2).await;
+    let long = "x".repeat(60_000);
+    let item = |row: u32| json!({"id": row.to_string(), "vector": [1, row], "metadata": {"text": format!("{row}{long}")}});
+    served.add("shelf", json!((0..100).map(item).collect::<Vec<_>>())).await;
+    let ask = |vectors: usize| json!({"vectors": vec![[1, 0]; vectors], "k": 100});
+    assert_eq!(served.search("shelf", ask(10)).await["batches"].as_array().unwrap().len(), 10);
+    let (status, answer) = served.post("/vectors/index/shelf/search", ask(12)).await;
+    let (code, message) = refusal(&answer);
+    assert_eq!((status, code), (StatusCode::PAYLOAD_TOO_LARGE, "too_large"));
+    assert!(message.contains("fewer `vectors`"), "{message}");
+    let ids: Vec<String> = (0..2000).map(|row| (row % 100).to_string()).collect();
+    let (status, answer) = served.post("/vectors/index/shelf/get", json!({"ids": ids})).await;
+    assert_eq!((status, refusal(&answer).0), (StatusCode::PAYLOAD_TOO_LARGE, "too_large"));
+}
+
+#[tokio::test]
+async fn an_import_takes_a_file_in_steps_by_bytes() {
+    let store = Store::memory();
+    let served = Served::over(&store).await;
+    served.create("from", 1).await;
+    served.create("into", 1).await;
+    for first in (0..600).step_by(200) {
+        let long = "x".repeat(60_000);
+        let item = |row: u32| json!({"id": row.to_string(), "vector": [row + 1], "metadata": {"text": format!("{row}{long}")}});
+        served.add("from", json!((first..first + 200).map(item).collect::<Vec<_>>())).await;
+    }
+    let (_, file) = served.call(Method::GET, "/vectors/index/from/export", "").await;
+    let (status, answer) = served.call(Method::POST, "/vectors/index/into/import", file).await;
+    assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&answer));
+    assert_eq!(served.length("into").await, 600);
+    let records = store.list_all("_vectors/into/log/").await.unwrap();
+    assert!(records.iter().all(|record| record.meta.size < 20 << 20), "{records:?}");
+}
+
+#[tokio::test]
+async fn rows_with_much_metadata_become_a_segment_early() {
+    let store = Store::memory();
+    let tuning =
+        Tuning { flush_rows: 1 << 20, flush_records: 1 << 20, flush_bytes: 1 << 20, ..Tuning::default() };
+    let served = Served::with(&store, Settings { tuning, ..settings() }).await;
+    served.create("shelf", 2).await;
+    let item = |row: u32| json!({"id": row.to_string(), "vector": [1, row], "metadata": {"text": "x".repeat(50_000)}});
+    served.add("shelf", json!((0..40).map(item).collect::<Vec<_>>())).await;
+    let began = std::time::Instant::now();
+    while !store.list_all("_vectors/shelf/segments/").await.unwrap().iter().any(|part| part.meta.size > 0) {
+        assert!(began.elapsed().as_secs() < 20, "two megabytes of metadata stay in memory");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
 }

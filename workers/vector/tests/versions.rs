@@ -3,12 +3,17 @@
 
 mod support;
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{
+    num::NonZeroU32,
+    sync::atomic::Ordering::SeqCst,
+    time::{Duration, Instant},
+};
 
+use axum::http::StatusCode;
 use lakehouse_store::Store;
 use lakehouse_vector::{Error, IndexWriter, Indexes};
 use serde_json::json;
-use support::{Served, index_name, metadata, publish};
+use support::{Faulty, Served, index_name, metadata, publish};
 
 #[tokio::test]
 async fn publishers_that_meet_each_get_a_version_of_their_own() {
@@ -61,7 +66,9 @@ async fn a_purge_leaves_nothing_and_can_be_run_again() {
         publish(&store, "workers", &[(id, vec![1.0, 0.0], json!({}))], 1).await;
     }
     indexes.purge(&index_name("workers")).await.unwrap();
-    assert!(store.list_all("").await.unwrap().is_empty());
+    let left = store.list_all("").await.unwrap();
+    assert!(left.iter().all(|listed| listed.key.as_str() == "_vectors/workers/manifest.json"), "{left:?}");
+    assert!(indexes.manifest(&index_name("workers")).await.unwrap().is_none());
     assert_eq!(indexes.purge(&index_name("workers")).await.unwrap().objects, 0);
     // The names of a log's objects stay for an hour, without what they held.
     let served = Served::over(&store).await;
@@ -69,10 +76,96 @@ async fn a_purge_leaves_nothing_and_can_be_run_again() {
     served.add("shelf", json!([{"id": "secret", "vector": [1, 0]}])).await;
     indexes.purge(&index_name("shelf")).await.unwrap();
     let left = store.list_all("").await.unwrap();
-    assert!(left.iter().all(|listed| listed.key.as_str().contains("/log/")), "{left:?}");
+    let is_name = |key: &str| key.contains("/log/") || key.ends_with("/manifest.json");
+    assert!(left.iter().all(|listed| is_name(listed.key.as_str())), "{left:?}");
     for listed in left {
         let bytes = store.get(&listed.key, None).await.unwrap().bytes(1 << 20).await.unwrap();
         assert!(!bytes.windows(6).any(|window| window == b"secret"));
+    }
+}
+
+#[tokio::test]
+async fn a_purge_that_is_slow_harms_no_index_that_has_the_name_since() {
+    for pause_at in 1.. {
+        let store = Faulty::default();
+        let served = Served::over(&store.store()).await;
+        served.create("shelf", 2).await;
+        served.add("shelf", json!([{"id": "old", "vector": [1, 0]}])).await;
+        let slow = store.beside();
+        slow.pause_at.store(pause_at, SeqCst);
+        let purge = {
+            let indexes = Indexes::new(slow.store());
+            tokio::spawn(async move { indexes.purge(&index_name("shelf")).await.unwrap() })
+        };
+        let ended = tokio::select! {
+            () = slow.paused.notified() => false,
+            () = until(async || purge.is_finished()) => true,
+        };
+        if !ended {
+            Indexes::new(store.store()).purge(&index_name("shelf")).await.unwrap();
+            let next = Served::over(&store.store()).await;
+            next.create("shelf", 2).await;
+            next.add("shelf", json!([{"id": "new", "vector": [1, 0]}])).await;
+            slow.resume.notify_one();
+        }
+        // Where it had not yet looked which index there is, it may take the new one for its own: then that is gone, and not hurt.
+        purge.await.unwrap();
+        let last = Served::over(&store.store()).await;
+        match last.get("/vectors/index/shelf").await {
+            (StatusCode::OK, info) => {
+                assert_eq!((&info["length"], info.get("damaged")), (&json!(1), None), "{pause_at}: {info}");
+                assert_eq!(last.ids("shelf", json!({"vector": [1, 0]})).await, ["new"]);
+            }
+            (status, _) => {
+                assert_eq!(status, StatusCode::NOT_FOUND);
+                assert!(
+                    ended || pause_at == 1,
+                    "stopped before its request {pause_at}, it removed the next index"
+                );
+            }
+        }
+        if ended {
+            assert!(pause_at > 8, "it made {pause_at} requests");
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_purge_that_is_slow_leaves_the_versions_of_the_next_index() {
+    let rows = [("w-1", vec![1.0, 0.0], json!({}))];
+    for pause_at in 2.. {
+        let store = Faulty::default();
+        let plain = store.store();
+        publish(&plain, "workers", &rows, 1).await;
+        publish(&plain, "workers", &rows, 1).await;
+        let slow = store.beside();
+        slow.pause_at.store(pause_at, SeqCst);
+        let purge = {
+            let indexes = Indexes::new(slow.store());
+            tokio::spawn(async move { indexes.purge(&index_name("workers")).await.unwrap() })
+        };
+        let ended = tokio::select! {
+            () = slow.paused.notified() => false,
+            () = until(async || purge.is_finished()) => true,
+        };
+        if ended {
+            return assert!(pause_at > 6, "it made {pause_at} requests");
+        }
+        let indexes = Indexes::new(plain.clone());
+        indexes.purge(&index_name("workers")).await.unwrap();
+        publish(&plain, "workers", &rows, 1).await;
+        let next = publish(&plain, "workers", &rows, 1).await;
+        let about_to_remove = slow.deletes.load(SeqCst) > 0;
+        slow.resume.notify_one();
+        purge.await.unwrap();
+        let current = indexes.manifest(&index_name("workers")).await.unwrap();
+        assert_eq!(current.map(|current| current.id), Some(next.id), "{pause_at}");
+        // One lot whose names were looked at a moment ago is on its way.
+        if !about_to_remove {
+            assert_eq!(indexes.served_versions(&next).await.unwrap(), [1, 2], "{pause_at}");
+        }
+        assert_eq!(Served::over(&plain).await.ids("workers", json!({"vector": [1, 0]})).await, ["w-1"]);
     }
 }
 
@@ -90,6 +183,14 @@ fn a_build_hears_which_rows_share_an_id_and_goes_on_with_the_others() {
     }
     let finished = writer.finish(&|_| {}).unwrap();
     assert_eq!(finished.iter().map(|segment| segment.rows).sum::<u32>(), 2);
+}
+
+async fn until(holds: impl AsyncFn() -> bool) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < Duration::from_secs(20), "it takes too long");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 async fn segments(store: &Store) -> usize {

@@ -187,7 +187,6 @@ impl Ingests<'_> {
             life: Life::Job,
             volumes: self.volumes(name),
             labels: self.of.label().into_iter().collect(),
-            annotations: Vec::new(),
         };
         let template = pod::template(blueprint, &self.surroundings, settings);
         JobSpec { active_deadline_seconds: deadline, ..spec(Component::Ingest, retries, template) }
@@ -263,7 +262,6 @@ impl Builds<'_> {
             life: Life::Job,
             volumes,
             labels: self.of.label().into_iter().collect(),
-            annotations: Vec::new(),
         };
         let template = pod::template(blueprint, &self.surroundings, settings);
         JobSpec { active_deadline_seconds: deadline, ..spec(Component::Build, retries, template) }
@@ -307,7 +305,6 @@ impl Purges<'_> {
             life: Life::Job,
             volumes: Vec::new(),
             labels: self.of.label().into_iter().collect(),
-            annotations: Vec::new(),
         };
         let template = pod::template(blueprint, &self.surroundings, settings);
         JobSpec {

@@ -33,8 +33,8 @@ pub(super) const POD: &str = "lakehouse.dev/pod";
 pub(super) const UID: &str = "lakehouse.dev/uid";
 /// On a pod: the settings that it started with.
 pub(super) const SETTINGS: &str = "lakehouse.dev/settings";
-/// On a pod: the `ChatProviders` that it started with.
-pub(super) const PROVIDERS: &str = "lakehouse.dev/providers";
+/// On a pod: the state of the `ChatProviders`' list and keys that its node was told of.
+pub const PROVIDERS: &str = "lakehouse.dev/providers";
 /// On a pod: the store's Secret that it started with.
 pub(super) const STORE_SECRET: &str = "lakehouse.dev/store-secret";
 
@@ -93,6 +93,8 @@ pub enum Component {
     Vectors,
     /// Text to vectors.
     Embed,
+    /// Language models.
+    Chat,
     /// Reads a source.
     Ingest,
     /// Builds an index.
@@ -109,6 +111,7 @@ impl Component {
             Self::Query => "query",
             Self::Vectors => "vectors",
             Self::Embed => "embed",
+            Self::Chat => "chat",
             Self::Ingest => "ingest",
             Self::Build => "build",
             Self::Purge => "purge",

@@ -1,7 +1,7 @@
 //! What a cluster holds for Lakehouse, as arithmetic: settings, resources and observed objects in; objects and facts out.
 //!
 //! ```text
-//! namespace::Observed    ─► namespace::plan    ─► shared objects: settings, gateway, query pods, embedd
+//! namespace::Observed    ─► namespace::plan    ─► shared objects: settings, gateway, query pods, embedd, chatd
 //! dataset::Observed      ─► dataset::plan      ─► the ingest Job, what to prune, and the facts for `status::dataset`
 //! vector_index::Observed ─► vector_index::plan ─► the pods that answer, the build Job, and the facts for `status::vector_index`
 //! deletion::Observed     ─► deletion::plan     ─► the purge Job, and whether the finalizer may go

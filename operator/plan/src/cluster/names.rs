@@ -25,6 +25,9 @@ pub const VECTORS: &str = "lakehouse-vectors";
 pub const EMBED: &str = "lakehouse-embed";
 /// The ConfigMap that tells these pods of the `ChatProviders`.
 pub const PROVIDERS: &str = "lakehouse-providers";
+/// Deployment, Service and `PodDisruptionBudget` of the pods that language models are asked through, and the ConfigMap that tells
+/// them of the `ChatProviders`.
+pub const CHAT: &str = "lakehouse-chat";
 /// The entry of the token Secret that the operator makes.
 pub const TOKEN_KEY: &str = "token";
 

@@ -1,22 +1,27 @@
-//! What the resources of a namespace share: settings, a service account, the gateway, the query pods, and the pods that serve
-//! and make vectors.
+//! What the resources of a namespace share: settings, a service account, the gateway, the query pods, the pods that serve and make
+//! vectors, and those that ask language models.
 //!
 //! Receives who needs them and what of the users' Secrets is known by name; hands on the objects in the order of applying, and what of
 //! an earlier plan is to be removed. Shared objects are owned by every resource that needs them, so that Kubernetes collects them when
 //! the last one goes, even when no operator runs any more.
 
+mod providers;
 mod servers;
+
+use std::sync::Arc;
 
 use k8s_openapi::{
     ByteString,
-    api::core::v1::{ConfigMap, Secret, ServiceAccount},
+    api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount},
 };
 
 use super::{Child, Kind, ObjectName, Owner, ResourceKind, Settings, meta, names, pod};
 use crate::ReadyProvider;
 
+pub use providers::{Notice, told};
+
 /// What is known of a namespace.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Observed<'a> {
     /// Its name.
     pub namespace: &'a str,
@@ -24,8 +29,16 @@ pub struct Observed<'a> {
     pub owners: &'a [Owner],
     /// Those among them that have texts embedded, or offer to embed.
     pub embedding: &'a [Owner],
-    /// The `ChatProviders` that embed, or are named by an index; the older one first.
+    /// The `ChatProviders` that are sound; the older one first, which is the order of precedence.
     pub providers: &'a [ReadyProvider],
+    /// The names of those that an index names.
+    pub named: &'a [String],
+    /// The Secrets with their keys that are there, each with its `uid/resourceVersion`.
+    pub secrets: &'a [(String, String)],
+    /// The lists of `ChatProviders` that are there, by their ConfigMap's name, each with its `uid/resourceVersion`.
+    pub lists: &'a [(String, String)],
+    /// The pods that follow such a list.
+    pub pods: &'a [Arc<Pod>],
     /// Whether a resource that is being deleted still needs the pods' settings for its purge.
     pub purging: bool,
     /// `uid/resourceVersion` of the store's Secret; absent when there is none.
@@ -55,6 +68,8 @@ pub struct Plan {
     pub children: Vec<Child>,
     /// What is there and no longer needed.
     pub delete: Vec<ObjectName>,
+    /// Pods whose files have changed.
+    pub notices: Vec<Notice>,
 }
 
 /// Plans what the resources of a namespace share.
@@ -79,6 +94,9 @@ pub fn plan(observed: &Observed<'_>, settings: &Settings) -> Plan {
     if !observed.embedding.is_empty() {
         children.extend(servers::embed(observed, settings));
     }
+    if observed.has(ResourceKind::ChatProvider) {
+        children.extend(servers::chat(observed, settings));
+    }
     let planned: Vec<ObjectName> = children.iter().map(Child::object_name).collect();
     // A user's token outlives the resources; the operator's own does too, since clients hold it.
     let delete = observed
@@ -87,7 +105,8 @@ pub fn plan(observed: &Observed<'_>, settings: &Settings) -> Plan {
         .filter(|object| object.kind != Kind::Secret && !planned.contains(object))
         .cloned()
         .collect();
-    Plan { make_token: needed && !observed.has_token_secret, children, delete }
+    let make_token = needed && !observed.has_token_secret;
+    Plan { make_token, children, delete, notices: providers::notices(observed) }
 }
 
 /// The token's Secret, for a namespace whose user has made none. It is labelled, but nobody owns it.

@@ -59,17 +59,22 @@ pub(super) struct Blueprint<'a> {
     pub(super) volumes: Vec<(Volume, String)>,
     /// Beside the labels of all pods of the component.
     pub(super) labels: Vec<(String, String)>,
-    /// Beside the annotations of all pods.
-    pub(super) annotations: Vec<(&'static str, String)>,
 }
 
 /// How a pod begins and ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Life {
-    /// It serves until it is told to end.
-    Server { spread: bool },
+    /// It serves until it is told to end, and has so many seconds for that.
+    Server { spread: bool, grace: i64 },
     /// It ends by itself.
     Job,
+}
+
+impl Life {
+    /// That of one of so many servers whose requests take a minute at most.
+    pub(super) fn server(replicas: u16) -> Self {
+        Self::Server { spread: replicas > 1, grace: SERVER_GRACE }
+    }
 }
 
 /// What decides how pods start, besides their own template.
@@ -102,18 +107,7 @@ pub(super) fn template(
     surroundings: &Surroundings<'_>,
     settings: &Settings,
 ) -> PodTemplateSpec {
-    let Blueprint {
-        component,
-        args,
-        env,
-        resources,
-        disk,
-        port,
-        life,
-        volumes,
-        labels: own,
-        annotations: more,
-    } = blueprint;
+    let Blueprint { component, args, env, resources, disk, port, life, volumes, labels: own } = blueprint;
     let mut selector = meta::selector(component);
     selector.extend(own.iter().cloned());
     let mut labels = settings.pods.labels.clone();
@@ -121,7 +115,6 @@ pub(super) fn template(
     labels.extend(own);
     let mut annotations = settings.pods.annotations.clone();
     annotations.extend(started_with(surroundings, settings));
-    annotations.extend(more.into_iter().map(|(key, value)| (key.to_owned(), value)));
 
     let mut all = vec![
         (empty("data", disk.clone()), DATA.to_owned()),
@@ -158,7 +151,7 @@ pub(super) fn template(
         ..probes(life)
     };
     let (grace, restart, spread) = match life {
-        Life::Server { spread } => (SERVER_GRACE, "Always", spread),
+        Life::Server { spread, grace } => (grace, "Always", spread),
         Life::Job => (JOB_GRACE, "Never", false),
     };
     PodTemplateSpec {

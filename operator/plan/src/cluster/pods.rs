@@ -47,6 +47,13 @@ pub(super) const EMBED: Knobs = Knobs {
     disk: "`embed.cacheSize` of the operator's settings",
     deadline: None,
 };
+pub(super) const CHAT: Knobs = Knobs {
+    memory: "`chat.resources.limits.memory` of the operator's settings",
+    requests: "`chat.resources.requests` of the operator's settings",
+    // It writes nothing there.
+    disk: "`chat.resources` of the operator's settings",
+    deadline: None,
+};
 pub(super) const PURGE: Knobs = Knobs {
     memory: "`ingest.resources.limits.memory` of the operator's settings",
     requests: "`ingest.resources.requests` of the operator's settings",

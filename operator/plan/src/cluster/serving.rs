@@ -1,4 +1,5 @@
-//! Whether a resource's published version answers, by what the pods are and say: SQL of a Dataset, searches of a VectorIndex.
+//! Whether a resource's published version answers, by what the pods are and say: SQL of a Dataset, searches of a VectorIndex. And
+//! whether a ChatProvider's models do.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,16 +8,16 @@ use std::{
 
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::ResourceExt;
-use lakehouse_contract::DatasetManifest;
+use lakehouse_contract::{DatasetManifest, chat::ProviderInfo};
 
 use super::{
     meta::SHARD_LABEL,
-    names,
+    names, namespace,
     pods::{self, Knobs, State},
 };
 use crate::{
-    Reason,
-    status::{EmbedderFacts, Failure, ServedFacts},
+    ReadyProvider, Reason,
+    status::{EmbedderFacts, Failure, LookFacts, ServedFacts},
 };
 
 /// What a pod says of one dataset or index.
@@ -118,6 +119,85 @@ pub fn embedder(pods: &[Arc<Pod>], deployments: &[Arc<Deployment>]) -> Option<Em
         ServedFacts::Waiting(why) => EmbedderFacts::Waiting(format!("No model can be asked yet: {why}")),
         _ => EmbedderFacts::Unknown,
     })
+}
+
+/// What a pod says of one ChatProvider.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Look {
+    /// It has not been asked yet.
+    #[default]
+    Unknown,
+    /// It was asked and did not answer; the error.
+    Unreachable(String),
+    /// It answers, but has no such provider yet.
+    Absent,
+    /// This.
+    Says(Box<ProviderInfo>),
+}
+
+/// What the pods that ask a provider say of it: the worst that any of them does, for each of them takes requests.
+pub fn look<'a>(provider: &ReadyProvider, pods: &'a [(Arc<Pod>, Look)]) -> LookFacts<'a> {
+    let mut ready: Vec<_> = pods.iter().filter(|(pod, _)| is_ready(pod)).collect();
+    ready.sort_by_key(|(pod, _)| pod.name_any());
+    let digest = namespace::told(provider).digest();
+    let mut worst: Option<(u8, &ProviderInfo, Option<String>)> = None;
+    for (pod, look) in ready {
+        let name = pod.name_any();
+        let info = match look {
+            Look::Unknown => {
+                return LookFacts::Waiting(format!("The pod `{name}` has not told yet how it is."));
+            }
+            Look::Absent => return LookFacts::Waiting(format!("The pod `{name}` is about to hear of it.")),
+            Look::Unreachable(error) => {
+                let message = format!("The pod `{name}` does not say how its providers are: {error}");
+                return LookFacts::Failed(Failure::new(Reason::ServingFailed, message));
+            }
+            Look::Says(info) => &**info,
+        };
+        let behind = (info.digest != digest)
+            .then(|| format!("The pod `{name}` is about to hear of the newest settings."));
+        let failure = info.probe.as_ref().map(|probe| probe.failure.as_ref().map(|failure| failure.stage));
+        let rank = match (&behind, failure) {
+            (Some(_), _) => 0,
+            (None, Some(Some(stage))) => 1 + stage as u8,
+            (None, Some(None)) if !info.healthy => 10,
+            (None, Some(None)) => 11,
+            // It has just begun, and the others know more.
+            (None, None) => 12,
+        };
+        if worst.as_ref().is_none_or(|(least, ..)| rank < *least) {
+            worst = Some((rank, info, behind));
+        }
+    }
+    worst.map_or(LookFacts::NotYet, |(_, info, behind)| LookFacts::Told(info, behind))
+}
+
+/// What is observed of the pods that ask language models.
+#[derive(Clone, Copy, Debug)]
+pub struct ChatObserved<'a> {
+    /// The namespace.
+    pub namespace: &'a str,
+    /// The Deployments of the gateway and of chatd, as far as they are there.
+    pub deployments: &'a [Arc<Deployment>],
+    /// The gateway's pods.
+    pub gateway: &'a [Arc<Pod>],
+    /// chatd's pods.
+    pub chat: &'a [Arc<Pod>],
+    /// Whether the provider has language models, so that chatd is needed.
+    pub chats: bool,
+}
+
+/// Whether requests for language models find somebody who passes them on, and why not. There are no versions: it is 0.
+pub fn chat_facts(observed: &ChatObserved<'_>) -> ServedFacts {
+    let chat = Group {
+        name: names::CHAT.to_owned(),
+        knobs: pods::CHAT,
+        pods: observed.chat.iter().map(Arc::as_ref).collect(),
+    };
+    let groups = [Group::gateway(observed.gateway), chat];
+    let needed = if observed.chats { &groups[..] } else { &groups[..1] };
+    let endpoint = names::endpoint(observed.namespace);
+    answered(needed, observed.deployments, &[], Some(0), endpoint)
 }
 
 /// How many shards the pods have that take an index's searches: as many as the index in the store, unless not all of those are ready

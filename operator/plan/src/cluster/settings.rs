@@ -45,6 +45,9 @@ pub struct Settings {
     /// The pods that turn text into vectors.
     #[serde(default)]
     pub embed: Embed,
+    /// The pods that language models are asked through.
+    #[serde(default)]
+    pub chat: Chat,
     /// What all pods have in common.
     #[serde(default)]
     pub pods: Pods,
@@ -174,6 +177,16 @@ pub struct Embed {
     pub models_claim: Option<String>,
 }
 
+/// The pods that language models are asked through.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Chat {
+    /// Pods.
+    pub replicas: u16,
+    /// CPU and memory of each, where they differ from the defaults.
+    pub resources: Resources,
+}
+
 /// What all pods have in common.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -238,6 +251,12 @@ impl Default for Embed {
             cache_size: Quantity("5Gi".to_owned()),
             models_claim: None,
         }
+    }
+}
+
+impl Default for Chat {
+    fn default() -> Self {
+        Self { replicas: 1, resources: Resources::default() }
     }
 }
 
@@ -310,6 +329,12 @@ impl Settings {
             Resources::new([("cpu", "100m"), ("memory", "256Mi")], [("cpu", "2"), ("memory", "1Gi")]);
         defaults.under(&self.embed.resources)
     }
+
+    pub(super) fn chat_resources(&self) -> Resources {
+        let defaults =
+            Resources::new([("cpu", "100m"), ("memory", "128Mi")], [("cpu", "2"), ("memory", "1Gi")]);
+        defaults.under(&self.chat.resources)
+    }
 }
 
 /// Settings that cannot be used.
@@ -371,6 +396,7 @@ mod tests {
             vectors: {replicas: 0, cacheSize: none}
             build: {backoffLimit: -1, spoolSize: 0}
             embed: {replicas: 0, modelsClaim: Big}
+            chat: {replicas: 0, resources: {limits: {cpu: none}}}
             pods: {labels: {app.kubernetes.io/name: mine}, annotations: {lakehouse.dev/settings: '1'}}
             logLevel: info debug";
         let Invalid { problems } = Settings::parse(text).unwrap_err();
@@ -393,6 +419,8 @@ mod tests {
             "build.backoffLimit",
             "embed.replicas",
             "embed.modelsClaim",
+            "chat.replicas",
+            "chat.resources.limits.cpu",
             "pods.labels",
             "pods.annotations",
             "logLevel",
@@ -426,6 +454,7 @@ mod tests {
         vectors: {replicas: 2, resources: {limits: {memory: 8Gi}}, cacheSize: 100Gi}
         build: {resources: {limits: {memory: 4Gi}}, backoffLimit: 1, activeDeadlineSeconds: 43200, spoolSize: 50Gi}
         embed: {replicas: 2, resources: {limits: {cpu: 4}}, cacheSize: 1Gi, modelsClaim: models}
+        chat: {replicas: 2, resources: {limits: {memory: 2Gi}}}
         pods:
           nodeSelector: {disk: ssd}
           tolerations: [{key: lakehouse, operator: Exists}]

@@ -425,12 +425,9 @@ fn observed(owners: &[Owner]) -> Observed<'_> {
     Observed {
         namespace: "team",
         owners,
-        embedding: &[],
-        providers: &[],
-        purging: false,
         store_secret: Some("uid/1"),
         has_token_secret: true,
-        existing: &[],
+        ..Observed::default()
     }
 }
 

@@ -33,7 +33,7 @@ impl Embeddings {
                 Ok(()) => {}
                 // Another build merges the same ones.
                 Err(Error::Store(StoreError::NotFound { .. })) => return self.look().await,
-                Err(error) => return Err(error),
+                Err(error) => self.survive(error).await?,
             }
         }
         Ok(())

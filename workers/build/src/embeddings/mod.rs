@@ -4,8 +4,8 @@
 //! _embeddings/<digest of the model's identity>/<sha256>.vectors     parts, immutable, merged when they become many
 //! ```
 //! A part is written before anybody relies on it, and removed only when another one that holds all of it is there. So a crash between
-//! any two steps loses nothing, and any number of builds may write, merge and remove at the same time. A part that is damaged is passed
-//! over, and so is a single damaged vector: its text is embedded again.
+//! any two steps loses nothing, and any number of builds may write, merge and remove at the same time. A part that is damaged is named
+//! and removed, and a single damaged vector is passed over: their texts are embedded again.
 
 mod merge;
 mod part;
@@ -104,7 +104,7 @@ impl Embeddings {
                         continue 'again;
                     }
                     Err(Error::Store(StoreError::NotFound { .. })) => {}
-                    Err(error) => return Err(error),
+                    Err(error) => self.survive(error).await?,
                 }
             }
             return Ok(found);
@@ -126,6 +126,7 @@ impl Embeddings {
         });
         written.await.map_err(|error| self.local(error))?;
         let key = self.put(&path).await?;
+        self.passed_over.remove(&key);
         self.parts.push(Arc::new(self.open_local(key, path)?));
         self.merge_some().await
     }
@@ -143,12 +144,10 @@ impl Embeddings {
                 Ok(part) if part.head.preamble.dimension == self.dimension => self.parts.push(Arc::new(part)),
                 Ok(_) => self.pass_over(key, "its vectors have another dimension"),
                 Err(Error::Store(StoreError::NotFound { .. })) => {}
-                Err(Error::Local { error, .. })
-                    if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
-                {
-                    self.pass_over(key, &error.to_string());
-                }
-                Err(error) => return Err(error),
+                Err(error) => match damage(&error) {
+                    Some(why) => self.distrust(key, &why).await?,
+                    None => return Err(error),
+                },
             }
         }
         Ok(())
@@ -156,7 +155,34 @@ impl Embeddings {
 
     fn pass_over(&mut self, key: Key, why: &str) {
         tracing::warn!(%key, "`{key}` is passed over, and what it held is embedded again: {why}");
+        self.parts.retain(|part| part.key != key);
         self.passed_over.insert(key);
+    }
+
+    /// Goes on without a part that is damaged; any other failure stays one.
+    async fn survive(&mut self, error: Error) -> Result<(), Error> {
+        match (damage(&error), error) {
+            (Some(why), Error::Store(StoreError::Damaged { key, .. })) => self.distrust(key, &why).await,
+            (_, error) => Err(error),
+        }
+    }
+
+    /// Passes a part over, and removes it where its content is not that of its name: then it stands in the way of the one that is written again.
+    /// One whose content is right was written by another release.
+    async fn distrust(&mut self, key: Key, why: &str) -> Result<(), Error> {
+        self.pass_over(key.clone(), why);
+        let copy = self.file("suspect");
+        let fetched = self.store.fetch_blob(&key, sha256_of(&key).unwrap_or_default(), &copy).await;
+        let _ = tokio::fs::remove_file(&copy).await;
+        match fetched {
+            Err(StoreError::Damaged { .. }) => {
+                self.store.delete(&key).await?;
+                tracing::warn!(%key, "`{key}` was damaged and is removed");
+                Ok(())
+            }
+            Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Brings a part's head here, or opens the part where it is a file of this machine.
@@ -165,8 +191,10 @@ impl Embeddings {
             return self.open_local(key.clone(), path);
         }
         let start = self.store.get(key, Some(ByteRange::Bounded { start: 0, end: PREAMBLE as u64 })).await?;
+        let size = start.meta.size;
         let preamble =
             Preamble::parse(&start.bytes(PREAMBLE as u64).await?).map_err(|error| self.local(error))?;
+        preamble.fit(size).map_err(|error| self.local(error))?;
         let range = ByteRange::Bounded { start: 0, end: preamble.head_bytes() };
         let mut body = self.store.get(key, Some(range)).await?.body;
         let path = self.file(&format!("{}.head", sha256_of(key).unwrap_or_default()));
@@ -181,7 +209,13 @@ impl Embeddings {
     }
 
     fn open_local(&self, key: Key, path: PathBuf) -> Result<Part, Error> {
-        let head = File::open(&path).and_then(Head::open).map_err(|error| self.local(error))?;
+        let open = || {
+            let file = File::open(&path)?;
+            let size = file.metadata()?.len();
+            let head = Head::open(file)?;
+            head.preamble.fit(size).map(|()| head)
+        };
+        let head = open().map_err(|error| self.local(error))?;
         Ok(Part { key, head, whole: OnceCell::new_with(Some(path)) })
     }
 
@@ -266,6 +300,20 @@ impl Embeddings {
 fn sha256_of(key: &Key) -> Option<&str> {
     let name = key.as_str().rsplit('/').next()?.strip_suffix(EXTENSION)?.strip_suffix('.')?;
     (name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(name)
+}
+
+/// What is wrong with a part; `None` for a failure that says nothing of it.
+fn damage(error: &Error) -> Option<String> {
+    match error {
+        Error::Store(StoreError::Damaged { message, .. }) => Some(message.clone()),
+        Error::Store(StoreError::Range { size, .. }) => Some(format!("it has {size} bytes")),
+        Error::Local { error, .. }
+            if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+        {
+            Some(error.to_string())
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]

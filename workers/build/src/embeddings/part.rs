@@ -71,6 +71,21 @@ impl Preamble {
         PREAMBLE as u64 + self.count * HASH as u64
     }
 
+    /// Bytes of the whole file.
+    pub(super) fn whole_bytes(self) -> u64 {
+        self.head_bytes().saturating_add(self.count.saturating_mul(self.entry_bytes()))
+    }
+
+    /// Fails where a file has other bytes than it should.
+    pub(super) fn fit(self, size: u64) -> io::Result<()> {
+        let whole = self.whole_bytes();
+        if size == whole {
+            Ok(())
+        } else {
+            Err(damaged(&format!("it has {size} bytes, and {whole} were written")))
+        }
+    }
+
     fn entry_bytes(self) -> u64 {
         u64::from(self.dimension) * 4 + 4
     }

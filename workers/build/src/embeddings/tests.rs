@@ -97,6 +97,51 @@ async fn a_damaged_part_is_passed_over() {
 }
 
 #[tokio::test]
+async fn a_part_that_was_changed_or_cut_is_embedded_anew_and_written_again() {
+    let whole =
+        async |store: &Store, key: &Key| store.get(key, None).await.unwrap().bytes(1 << 20).await.unwrap();
+    for damage in [0, 1, 20, 40, 100, usize::MAX] {
+        let (store, folder) = (Store::memory(), tempfile::tempdir().unwrap());
+        keep(&mut open(&store, &folder).await, 0..3).await.unwrap();
+        let key = open(&store, &folder).await.parts[0].key.clone();
+        let was = whole(&store, &key).await;
+        let mut bytes = was.to_vec();
+        match damage {
+            usize::MAX => *bytes.last_mut().unwrap() ^= 1,
+            length => bytes.truncate(length),
+        }
+        store.put(&key, Payload::Bytes(bytes.into()), Condition::Always).await.unwrap();
+        let mut after = open(&store, &folder).await;
+        assert_eq!(missing(&mut after, 0..3).await, 3, "{damage}");
+        keep(&mut after, 0..3).await.unwrap();
+        assert_eq!(missing(&mut after, 0..3).await, 0, "{damage}");
+        assert_eq!(
+            whole(&store, &key).await,
+            was,
+            "{damage}: equal vectors have the name of the damaged part"
+        );
+        assert_eq!(missing(&mut open(&store, &folder).await, 0..3).await, 0, "{damage}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_part_holds_up_no_merge() {
+    let (store, folder) = (Store::memory(), tempfile::tempdir().unwrap());
+    for number in 0..7 {
+        keep(&mut open(&store, &folder).await, number..number + 1).await.unwrap();
+    }
+    let part = open(&store, &folder).await.parts[3].key.clone();
+    let mut bytes = store.get(&part, None).await.unwrap().bytes(1 << 20).await.unwrap().to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    store.put(&part, Payload::Bytes(bytes.into()), Condition::Always).await.unwrap();
+    let mut after = open(&store, &folder).await;
+    keep(&mut after, 7..8).await.unwrap();
+    keep(&mut after, 8..9).await.unwrap();
+    assert_eq!(missing(&mut after, 0..9).await, 1);
+    assert_eq!(store.list_all("_embeddings/").await.unwrap().len(), 1, "they are merged");
+}
+
+#[tokio::test]
 async fn a_folder_is_read_where_it_lies() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::folder(folder.path().join("bucket")).await.unwrap();

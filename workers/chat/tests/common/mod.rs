@@ -14,7 +14,7 @@ use axum::{
     Router,
     body::Body,
     extract::Request,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use futures::{StreamExt, future::BoxFuture, stream};
@@ -36,7 +36,7 @@ pub(crate) struct Seen {
     pub(crate) body: Value,
 }
 
-/// An upstream that answers as a function says, until it is dropped.
+/// An upstream that answers as functions say, until it is dropped.
 pub(crate) struct Upstream {
     pub(crate) url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -44,14 +44,24 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
+    /// Answers chats so, and lists no models.
     pub(crate) async fn start<F>(answer: F) -> Self
     where
         F: Fn(Seen) -> BoxFuture<'static, Response> + Send + Sync + 'static,
     {
+        Self::looked_at(answer, |_| StatusCode::NOT_FOUND.into_response()).await
+    }
+
+    /// Answers chats by the first function, and looks (`GET`) by the second. Looks come in their own time, so they are not remembered.
+    pub(crate) async fn looked_at<F, L>(answer: F, look: L) -> Self
+    where
+        F: Fn(Seen) -> BoxFuture<'static, Response> + Send + Sync + 'static,
+        L: Fn(Seen) -> Response + Send + Sync + 'static,
+    {
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
-        let (kept, answer) = (seen.clone(), Arc::new(answer));
+        let (kept, answer, look) = (seen.clone(), Arc::new(answer), Arc::new(look));
         let handler = move |request: Request| {
-            let (kept, answer) = (kept.clone(), answer.clone());
+            let (kept, answer, look) = (kept.clone(), answer.clone(), look.clone());
             async move {
                 let (parts, body) = request.into_parts();
                 let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
@@ -60,6 +70,9 @@ impl Upstream {
                     headers: parts.headers,
                     body: serde_json::from_slice(&body).unwrap_or_default(),
                 };
+                if parts.method == Method::GET {
+                    return look(seen);
+                }
                 kept.lock().unwrap().push(seen.clone());
                 answer(seen).await
             }

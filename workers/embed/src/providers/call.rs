@@ -10,9 +10,9 @@ use reqwest::{
     header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER},
 };
 use serde_json::Value;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::{EmbedError, Reason, metrics::Metrics};
+use crate::{EmbedError, Reason, deadline::Deadline, metrics::Metrics};
 
 use super::{
     gate::Gate,
@@ -94,7 +94,7 @@ impl Caller {
         &self,
         model: &str,
         texts: &[String],
-        deadline: Instant,
+        deadline: &Deadline,
     ) -> Result<Vec<Vec<f32>>, EmbedError> {
         let protocol = Protocol::of(self.kind);
         let body = protocol.body(model, texts);
@@ -103,7 +103,7 @@ impl Caller {
     }
 
     /// The models that an Ollama server has.
-    pub(super) async fn tags(&self, deadline: Instant) -> Result<Vec<Tag>, EmbedError> {
+    pub(super) async fn tags(&self, deadline: &Deadline) -> Result<Vec<Tag>, EmbedError> {
         let answer = self.patiently(Method::GET, "api/tags", None, deadline).await?;
         protocol::tags(&answer).map_err(|wrong| self.bad_answer(&wrong))
     }
@@ -119,7 +119,7 @@ impl Caller {
         method: Method,
         path: &str,
         body: Option<&Value>,
-        deadline: Instant,
+        deadline: &Deadline,
     ) -> Result<BytesMut, EmbedError> {
         let mut pause = FIRST_PAUSE;
         for attempt in 1.. {
@@ -131,7 +131,7 @@ impl Caller {
                 return Err(error);
             }
             let wait = error.retry_after.unwrap_or_else(|| pause.mul_f64(rand::random_range(0.5..1.0)));
-            if Instant::now() + wait >= deadline {
+            if Instant::now() + wait >= deadline.now() {
                 return Err(error);
             }
             sleep(wait).await;
@@ -145,7 +145,7 @@ impl Caller {
         method: Method,
         path: &str,
         body: Option<&Value>,
-        deadline: Instant,
+        deadline: &Deadline,
     ) -> Result<BytesMut, EmbedError> {
         let turn = self.gate.enter(deadline).await.map_err(|turn| {
             let wait = turn.saturating_duration_since(Instant::now());
@@ -154,10 +154,10 @@ impl Caller {
         })?;
         let key = self.key().await?;
         let started = Instant::now();
-        let end = deadline.min(started + self.total);
-        let exchange = timeout_at(end, self.exchange(method, path, body, key.as_deref())).await;
+        let exchange = timeout(self.total, self.exchange(method, path, body, key.as_deref()));
+        let exchange = deadline.limit(exchange).await;
         drop(turn);
-        let answer = exchange.unwrap_or_else(|_| {
+        let answer = exchange.and_then(Result::ok).unwrap_or_else(|| {
             let seconds = started.elapsed().as_secs_f64();
             Err(self.error(Reason::Timeout, &format!("did not answer within {seconds:.1} s")))
         });

@@ -9,10 +9,11 @@ use std::{
 use lakehouse_contract::provider::Limits;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, sleep_until},
 };
 
 use super::MAX_CONCURRENT;
+use crate::deadline::Deadline;
 
 const MINUTE: Duration = Duration::from_mins(1);
 /// So long one answer can keep everybody from asking.
@@ -48,11 +49,11 @@ impl Gate {
     }
 
     /// Waits for a request's turn, and says when that would be where it is not before `deadline`.
-    pub(super) async fn enter(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, Instant> {
-        let Ok(Ok(permit)) = timeout_at(deadline, self.0.open.acquire()).await else {
-            return Err(deadline);
+    pub(super) async fn enter(&self, deadline: &Deadline) -> Result<SemaphorePermit<'_>, Instant> {
+        let Some(Ok(permit)) = deadline.limit(self.0.open.acquire()).await else {
+            return Err(deadline.now());
         };
-        let turn = self.turn(deadline)?;
+        let turn = self.turn(deadline.now())?;
         sleep_until(turn).await;
         Ok(permit)
     }
@@ -96,7 +97,7 @@ mod tests {
         let (start, end) = (Instant::now(), Instant::now() + 10 * MINUTE);
         let mut turns = Vec::new();
         for _ in 0..7 {
-            drop(gate.enter(end).await.unwrap());
+            drop(gate.enter(&Deadline::at(end)).await.unwrap());
             turns.push(start.elapsed().as_secs());
         }
         assert_eq!(turns, [0, 0, 0, 60, 60, 60, 120]);
@@ -106,12 +107,12 @@ mod tests {
     async fn a_turn_after_the_deadline_is_said_at_once_and_not_taken() {
         let gate = gate(Limits { requests_per_minute: Some(1), ..Limits::default() });
         let start = Instant::now();
-        drop(gate.enter(start + MINUTE).await.unwrap());
+        drop(gate.enter(&Deadline::at(start + MINUTE)).await.unwrap());
         for _ in 0..3 {
-            let turn = gate.enter(start + MINUTE / 2).await.unwrap_err();
+            let turn = gate.enter(&Deadline::at(start + MINUTE / 2)).await.unwrap_err();
             assert_eq!((turn - start, start.elapsed()), (MINUTE, Duration::ZERO));
         }
-        drop(gate.enter(start + 2 * MINUTE).await.unwrap());
+        drop(gate.enter(&Deadline::at(start + 2 * MINUTE)).await.unwrap());
         assert_eq!(start.elapsed(), MINUTE);
     }
 
@@ -121,10 +122,10 @@ mod tests {
         let start = Instant::now();
         gate.hold(Duration::from_secs(7));
         gate.hold(Duration::from_secs(3));
-        let permit = gate.enter(start + MINUTE).await.unwrap();
+        let permit = gate.enter(&Deadline::at(start + MINUTE)).await.unwrap();
         assert_eq!(start.elapsed().as_secs(), 7);
         // The only place is taken.
-        assert!(gate.enter(start + MINUTE).await.is_err());
+        assert!(gate.enter(&Deadline::at(start + MINUTE)).await.is_err());
         drop(permit);
     }
 
@@ -133,7 +134,7 @@ mod tests {
         let gate = gate(Limits::default());
         let start = Instant::now();
         gate.hold(Duration::MAX);
-        drop(gate.enter(start + 10 * MINUTE).await.unwrap());
+        drop(gate.enter(&Deadline::at(start + 10 * MINUTE)).await.unwrap());
         assert_eq!(start.elapsed(), LONGEST_HOLD);
     }
 

@@ -20,7 +20,7 @@ use lakehouse_contract::{
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::{EmbedError, Reason, Vector, metrics::Metrics};
+use crate::{EmbedError, Reason, Vector, deadline::Deadline, metrics::Metrics};
 
 use call::Caller;
 use protocol::Protocol;
@@ -167,7 +167,7 @@ impl Remote {
         &self,
         texts: &[String],
         identity: &ModelIdentity,
-        deadline: Instant,
+        deadline: &Deadline,
     ) -> Result<Vec<Vector>, EmbedError> {
         let caller = self.provider.caller()?;
         let vectors = caller.embed(&self.model, texts, deadline).await?;
@@ -230,7 +230,7 @@ impl Remote {
 
     /// The digest of a model that Ollama has.
     async fn installed(&self, caller: &Caller, deadline: Instant) -> Result<String, EmbedError> {
-        let tags = caller.tags(deadline).await?;
+        let tags = caller.tags(&Deadline::at(deadline)).await?;
         if let Some(found) = tags.iter().find(|tag| self.provider.same(&tag.name, &self.model)) {
             return Ok(format!("sha256:{}", found.digest));
         }
@@ -250,7 +250,7 @@ impl Remote {
         digest: String,
         deadline: Instant,
     ) -> Result<ModelIdentity, EmbedError> {
-        let vectors = caller.embed(&self.model, &[TRIAL.to_owned()], deadline).await?;
+        let vectors = caller.embed(&self.model, &[TRIAL.to_owned()], &Deadline::at(deadline)).await?;
         let vector = vectors.first().map(Vec::as_slice).unwrap_or_default();
         let length = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
         let dimension = u32::try_from(vector.len()).unwrap_or(u32::MAX);

@@ -7,7 +7,6 @@
 //! ```
 //! What changes unseen, a model behind a provider or an index that a client rolls back, is noticed at the next look.
 
-mod providers;
 mod visit;
 
 use std::{
@@ -31,7 +30,6 @@ use super::{
     inputs::Inputs,
     turns::{Turn, Visits, until},
 };
-pub(crate) use providers::Keys;
 pub(crate) use visit::Visitor;
 use visit::{Past, Task, Visited};
 
@@ -41,7 +39,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(15);
 /// Decides which VectorIndex is visited when, and tells what came of it.
 pub(crate) struct Controller {
     visitor: Visitor,
-    keys: Keys,
     entries: BTreeMap<String, Entry>,
     visits: Visits<String, Visited>,
 }
@@ -54,8 +51,8 @@ struct Entry {
 }
 
 impl Controller {
-    pub(crate) fn new(visitor: Visitor, keys: Keys) -> Self {
-        Self { visitor, keys, entries: BTreeMap::new(), visits: Visits::new() }
+    pub(crate) fn new(visitor: Visitor) -> Self {
+        Self { visitor, entries: BTreeMap::new(), visits: Visits::new() }
     }
 
     /// Runs for ever; dropping it stops what it does. `published` names datasets that this process has published, in whatever way.
@@ -88,9 +85,6 @@ impl Controller {
 
     /// Takes new inputs: what is new or has changed is due, what is gone is forgotten. Its vectors stay.
     pub(crate) fn accept(&mut self, inputs: &Inputs) {
-        for problem in self.keys.accept(inputs) {
-            self.visitor.screen.problem(&problem);
-        }
         self.entries.retain(|name, entry| {
             let stays = inputs.indexes.contains_key(name);
             if !stays {

@@ -1,4 +1,4 @@
-//! Removing versions that are no longer kept, and parts that no version names.
+//! Removing versions that are no longer kept, and parts and lists of rejects that no version names.
 //!
 //! ```text
 //! history entry ─► expired entry ─► (a grace period later) its parts, then itself
@@ -10,7 +10,7 @@ use std::{collections::HashSet, num::NonZeroU32, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use lakehouse_contract::{IndexName, Key, keys};
-use lakehouse_store::{Condition, Listed};
+use lakehouse_store::{Condition, Error as StoreError, Listed};
 use tracing::{info, warn};
 
 use super::{Indexes, part_key, with};
@@ -39,6 +39,7 @@ impl Indexes {
     pub async fn collect(&self, name: &IndexName, keep: NonZeroU32) -> Result<Collected> {
         // What is listed before the manifest is read, and is old, was named by it or by nobody.
         let mut parts = self.store().list_all(&format!("{}/", keys::segments(name))).await?;
+        parts.extend(self.store().list_all(&keys::index_rejects(name)).await?);
         parts.retain(|listed| self.is_old(listed));
         let Some(current) = self.manifest(name).await? else { return Ok(Collected::default()) };
         let mut collected =
@@ -48,6 +49,9 @@ impl Indexes {
             expired.into_iter().partition(|listed| self.is_old(listed));
         let Some(named) = self.named(&current, &fresh).await? else { return Ok(collected) };
         for listed in parts.into_iter().filter(|listed| !named.contains(&listed.key)) {
+            if self.was_written_again(name, &listed).await? {
+                continue;
+            }
             self.store().delete(&listed.key).await?;
             collected.objects += 1;
             collected.bytes += listed.meta.size;
@@ -102,6 +106,18 @@ impl Indexes {
         Ok(Some(named))
     }
 
+    /// Whether a build has put a list of rejects under the name of an earlier one since: it is named by the build's inputs.
+    async fn was_written_again(&self, name: &IndexName, listed: &Listed) -> Result<bool> {
+        if !listed.key.as_str().starts_with(&keys::index_rejects(name)) {
+            return Ok(false);
+        }
+        match self.store().head(&listed.key).await {
+            Ok(meta) => Ok(meta.modified != listed.meta.modified),
+            Err(StoreError::NotFound { .. }) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn is_old(&self, listed: &Listed) -> bool {
         let grace = SignedDuration::try_from(self.grace).unwrap_or(SignedDuration::MAX);
         Timestamp::now().duration_since(listed.meta.modified) > grace
@@ -111,8 +127,9 @@ impl Indexes {
 /// The keys of everything that a manifest names.
 pub(super) fn parts_of(manifest: &Manifest) -> impl Iterator<Item = Key> {
     let name = &manifest.name;
-    manifest.segments.iter().flat_map(|SegmentEntry { sha256, dead, .. }| {
+    let parts = manifest.segments.iter().flat_map(|SegmentEntry { sha256, dead, .. }| {
         let dead = dead.as_ref().map(|dead| part_key(name, &dead.sha256, DEAD));
         [Some(part_key(name, sha256, SEGMENT)), dead].into_iter().flatten()
-    })
+    });
+    parts.chain(manifest.source.as_ref().map(|from| keys::index_rejects_of(name, &from.inputs)))
 }

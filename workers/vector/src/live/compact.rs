@@ -13,7 +13,7 @@ use lakehouse_store::Etag;
 use tokio::{sync::MutexGuard, task::spawn_blocking};
 use tracing::{info, warn};
 
-use super::Live;
+use super::{Live, Tuning};
 use crate::{
     Error, Result,
     manifest::{Manifest, SegmentEntry},
@@ -27,6 +27,8 @@ use crate::{
 const GRACE: Duration = Duration::from_hours(1);
 /// How often they are looked for.
 const COLLECT_EVERY: Duration = Duration::from_mins(10);
+/// Segments with more ids and metadata than this together stay apart: who writes a segment has these in memory.
+const MOST_BESIDE: u64 = 1 << 30;
 /// A segment with one dead row of so many is written anew.
 const DEAD_SHARE: u64 = 5;
 
@@ -83,10 +85,12 @@ impl Live {
         let small = self.context.tuning.small_rows;
         let mut room = u64::from(MAX_ROWS)
             .saturating_sub(base.parts.iter().filter(|part| part.is_head()).map(Part::length).sum());
+        let mut bytes = MOST_BESIDE;
         let mut taken = |part: &&Part| {
-            let is_small = part.length() < small && part.length() <= room;
+            let is_small = part.length() < small && part.length() <= room && beside_vectors(part) <= bytes;
             if is_small && !part.is_head() {
                 room -= part.length();
+                bytes -= beside_vectors(part);
             }
             if part.is_head() { part.rows > 0 } else { is_small }
         };
@@ -214,7 +218,8 @@ impl Live {
         if self.log.is_none() || base.lacks_parts {
             return Ok(false);
         }
-        let sources = mergeable(&base, self.context.tuning.fan_in, self.context.tuning.flush_rows);
+        let tuning = &self.context.tuning;
+        let sources = mergeable(&base, fan_in_now(&base, tuning), tuning.flush_rows);
         if sources.is_empty() {
             return Ok(false);
         }
@@ -257,6 +262,23 @@ impl Live {
     }
 }
 
+/// About the bytes of a segment that are no vectors: ids and metadata, whose distinct values are in memory while it is written, and links.
+fn beside_vectors(part: &Part) -> u64 {
+    match &part.body {
+        Body::Segment { segment, entry, .. } => entry.size.saturating_sub(segment.vector_bytes()),
+        Body::Head(_) => 0,
+    }
+}
+
+/// How many segments of about one size become one.
+///
+/// While rows in memory wait for a segment of their own, both kinds of work want the same cores. Wider steps then write each row half as
+/// often, for some more segments to search; the narrow ones are made up for when it is quiet.
+fn fan_in_now(base: &Snapshot, tuning: &Tuning) -> usize {
+    let waiting: u64 = base.parts.iter().filter(|part| part.is_head()).map(|part| u64::from(part.rows)).sum();
+    if waiting >= tuning.flush_rows { tuning.fan_in.saturating_mul(tuning.fan_in) } else { tuning.fan_in }
+}
+
 /// The segments that should become one, as they were where the manifest's log begins; none when all is well.
 ///
 /// Sizes are in steps of `fan_in`; where as many segments are of one step, they are merged. So each row is written anew once a step.
@@ -280,9 +302,65 @@ fn mergeable(base: &Snapshot, fan_in: usize, smallest: u64) -> Vec<Part> {
         let alike: Vec<Part> =
             segments.iter().filter(|part| step(part) == at).take(fan_in).cloned().collect();
         let rows: u64 = alike.iter().map(Part::length).sum();
-        if alike.len() == fan_in && rows <= u64::from(MAX_ROWS) {
+        let beside: u64 = alike.iter().map(beside_vectors).sum();
+        if alike.len() == fan_in && rows <= u64::from(MAX_ROWS) && beside <= MOST_BESIDE {
             return alike;
         }
     }
     Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use lakehouse_contract::IndexName;
+    use lakehouse_store::Store;
+    use serde_json::json;
+    use tokio::{sync::Semaphore, time::timeout};
+
+    use super::*;
+    use crate::{
+        Indexes,
+        cache::Cache,
+        live::{Context, checked_writes},
+        record::Op,
+    };
+
+    #[tokio::test]
+    async fn while_rows_wait_for_a_segment_few_segments_are_not_merged_and_afterwards_they_are() {
+        let (store, folder) = (Store::memory(), tempfile::tempdir().unwrap());
+        let tuning = Tuning { flush_rows: 64, small_rows: 16, fan_in: 2, ..Tuning::default() };
+        let context = Arc::new(Context {
+            indexes: Indexes::new(store.clone()),
+            cache: Cache::new(folder.path(), store).await.unwrap(),
+            tuning,
+            shard: None,
+            flushing: Semaphore::new(1),
+            merging: Semaphore::new(1),
+        });
+        let name = IndexName::parse("shelf").unwrap();
+        let shape = serde_json::from_value(json!({"dimension": 2})).unwrap();
+        context.indexes.create(&name, &shape, None).await.unwrap();
+        let live = Live::open(Arc::clone(&context), &name).await.unwrap();
+        let add = async |rows: std::ops::Range<u32>| {
+            let item = |row: u32| json!({"id": row.to_string(), "vector": [1, row]});
+            let items = serde_json::from_value(json!(rows.map(item).collect::<Vec<_>>())).unwrap();
+            live.write(Op::Upsert(checked_writes(&shape, items).unwrap())).await.unwrap();
+        };
+        for first in [0, 60] {
+            add(first..first + 60).await;
+            live.flush().await.unwrap();
+        }
+        let segments = || live.snapshot().manifest.segments.len();
+        assert_eq!(segments(), 2);
+        let busy = context.flushing.acquire().await.unwrap();
+        add(120..200).await;
+        let merged = timeout(Duration::from_secs(5), live.merge()).await;
+        assert!(!merged.expect("it does not wait for the flush").unwrap());
+        drop(busy);
+        let began = Instant::now();
+        while segments() != 1 || live.snapshot().next != live.snapshot().manifest.log_from {
+            assert!(began.elapsed() < Duration::from_secs(20), "{} segments", segments());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
 }

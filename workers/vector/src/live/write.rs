@@ -81,12 +81,15 @@ impl Live {
         answered.await.unwrap_or_else(|_| Err(stopping()))
     }
 
-    /// Waits while more rows are in memory than should be.
+    /// Waits while more is in memory than should be.
     async fn wait_for_room(self: &Arc<Self>) -> Result<()> {
         let has_room = || {
             let snapshot = self.snapshot();
             let heads = snapshot.parts.iter().filter(|part| part.is_head());
-            heads.map(|part| u64::from(part.rows)).sum::<u64>() < self.context.tuning.most_rows
+            let (rows, bytes) =
+                heads.fold((0, 0), |(rows, bytes), part| (rows + u64::from(part.rows), bytes + part.held()));
+            let tuning = &self.context.tuning;
+            rows < tuning.most_rows && bytes < tuning.most_bytes
         };
         if has_room() {
             return Ok(());
@@ -180,9 +183,8 @@ impl Live {
     pub(super) fn is_flush_due(&self, state: &State) -> bool {
         let tuning = &self.context.tuning;
         let rows = state.head_rows();
-        let bytes = rows * u64::from(state.manifest.shape.dimension) * 4;
         rows >= tuning.flush_rows
-            || bytes >= tuning.flush_bytes
+            || state.head_bytes() >= tuning.flush_bytes
             || state.next - state.manifest.log_from >= tuning.flush_records
     }
 }

@@ -8,11 +8,16 @@ use arrow::{
     datatypes::{DataType, SchemaRef},
 };
 use lakehouse_contract::vectors::{Item, Metadata};
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
 use serde_json::Value;
 
 use super::{ID, METADATA, VECTOR};
 use crate::{Error, Result};
+
+/// Rows of a batch: as many as are in memory at once, each with as much metadata as a vector may have.
+const BATCH: usize = 128;
 
 /// Reads items batch by batch.
 pub(crate) struct Reader {
@@ -23,11 +28,14 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Opens a file from its start; `rows` are those of a batch.
-    pub(crate) fn open(file: &File, rows: usize) -> Result<Self> {
+    /// Opens a file from its start.
+    pub(crate) fn open(file: &File) -> Result<Self> {
         let mut file = file.try_clone().map_err(|error| broken(&error))?;
         file.rewind().map_err(|error| broken(&error))?;
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| broken(&error))?;
+        // Without the writer's own types, texts of a batch have 2 GiB at most, whatever a dictionary makes of a small file.
+        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)
+            .map_err(|error| broken(&error))?;
         let schema = builder.schema().clone();
         check(&schema)?;
         let fields = if schema.column_with_name(METADATA).is_some() {
@@ -36,7 +44,7 @@ impl Reader {
             let names = schema.fields().iter().map(|field| field.name().clone());
             names.filter(|name| name != ID && name != VECTOR).collect()
         };
-        let batches = builder.with_batch_size(rows).build().map_err(|error| broken(&error))?;
+        let batches = builder.with_batch_size(BATCH).build().map_err(|error| broken(&error))?;
         Ok(Self { batches, fields, row: 0 })
     }
 

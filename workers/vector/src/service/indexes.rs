@@ -118,11 +118,11 @@ async fn told(vectord: &Vectord, name: &IndexName) -> Result<IndexInfo> {
 pub(super) async fn remove(State(vectord): State<Vectord>, name: Name) -> Result<StatusCode, Problem> {
     let name = checked(name)?;
     match vectord.live(&name).await {
+        Ok(live) => vectord.indexes().purge_only(&name, live.snapshot().manifest.id).await?,
         // One that is damaged can at least be removed.
-        Ok(_) | Err(Error::Damaged { .. }) => {}
+        Err(Error::Damaged { .. }) => vectord.indexes().purge(&name).await?,
         Err(error) => return Err(error.into()),
-    }
-    vectord.indexes().purge(&name).await?;
+    };
     vectord.forget(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -19,7 +19,7 @@ use crate::{
     live::checked_writes,
     merge, models,
     record::{Op, Removal},
-    snapshot::Snapshot,
+    snapshot::{Allowance, Snapshot},
     value,
     vectord::Vectord,
 };
@@ -87,11 +87,17 @@ pub(super) async fn get(
     let snapshot = on_part(&vectord, &live, &part).await?;
     let (local, ids_of) = (snapshot.clone(), ids.clone());
     let mut found: Vec<Option<Item>> = tokio::task::spawn_blocking(move || {
-        let item = |id: &String| local.find(id).map(|(part, row)| local.item(part, row));
-        ids_of.iter().map(item).collect()
+        let answer = Allowance::new("ids");
+        let item = |id: &String| {
+            let Some((part, row)) = local.find(id) else { return Ok(None) };
+            let item = local.item(part, row);
+            answer.take(bytes_of(&item))?;
+            Ok(Some(item))
+        };
+        ids_of.iter().map(item).collect::<Result<_>>()
     })
     .await
-    .map_err(|_| Problem::unavailable("the process is stopping", 1))?;
+    .map_err(|_| Problem::unavailable("the process is stopping", 1))??;
     if let Some((peers, call)) = call(&vectord, &snapshot, &part, &headers) {
         let missing = ids.iter().zip(&found).filter(|(_, item)| item.is_none()).map(|(id, _)| id.clone());
         let missing: Vec<String> = missing.collect();
@@ -107,6 +113,11 @@ pub(super) async fn get(
     }
     let missing = ids.into_iter().zip(&found).filter(|(_, item)| item.is_none()).map(|(id, _)| id).collect();
     Ok(Json(GetAnswer { items: found.into_iter().flatten().collect(), missing }))
+}
+
+/// About the bytes of an item.
+pub(crate) fn bytes_of(Item { id, vector, metadata }: &Item) -> usize {
+    id.len() + size_of_val(vector.as_slice()) + metadata.as_ref().map_or(0, value::bytes_of)
 }
 
 pub(super) async fn delete(

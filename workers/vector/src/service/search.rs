@@ -1,6 +1,12 @@
 //! Searches.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Instant,
+};
 
 use axum::{
     Json,
@@ -19,7 +25,7 @@ use crate::{
     filter::Filter,
     live::Live,
     models,
-    snapshot::{Search, Snapshot, merged},
+    snapshot::{Found, Search, Snapshot, merged},
     vectord::Vectord,
 };
 
@@ -163,6 +169,7 @@ async fn answer(
         ef: asked.ef,
         filter: asked.filter.clone(),
         checked: part.part.is_none(),
+        given_up: Arc::default(),
     };
     let here = local(vectord, snapshot.clone(), search);
     let (found, others) = match call(vectord, &snapshot, part, headers) {
@@ -181,26 +188,37 @@ async fn answer(
     Ok(told(&snapshot, asked, found, others))
 }
 
-/// Searches what is here, on a thread where it holds up nobody.
-async fn local(vectord: &Vectord, snapshot: Arc<Snapshot>, search: Search) -> Result<crate::snapshot::Found> {
+/// Searches what is here, on a thread where it holds up nobody. The place is held as long as the work goes on, which may be longer than
+/// the caller waits.
+async fn local(vectord: &Vectord, snapshot: Arc<Snapshot>, search: Search) -> Result<Found> {
     let inner = vectord.inner();
-    // It is never closed.
-    let _place = inner.searching.acquire().await;
+    let place = Arc::clone(&inner.searching).acquire_owned().await;
     let (name, queries) = (snapshot.manifest.name.clone(), search.queries.len() as u64);
     let began = Instant::now();
-    let found = tokio::task::spawn_blocking(move || snapshot.search(&search)).await;
+    let waits = GivesUp(Arc::clone(&search.given_up));
+    let found = tokio::task::spawn_blocking(move || {
+        let found = snapshot.search(&search);
+        drop(place);
+        found
+    });
+    let found = found.await;
+    drop(waits);
     inner.numbers.searched(&name, queries, began.elapsed());
     found.map_err(|error| Error::Local(format!("the search failed: {error}")))?
 }
 
+/// Says, when it is dropped, that nobody waits any more.
+struct GivesUp(Arc<AtomicBool>);
+
+impl Drop for GivesUp {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 /// The answer of all parts together.
-fn told(
-    snapshot: &Snapshot,
-    asked: &Asked,
-    found: crate::snapshot::Found,
-    others: Vec<SearchAnswer>,
-) -> SearchAnswer {
-    let crate::snapshot::Found { mut batches, mut matches } = found;
+fn told(snapshot: &Snapshot, asked: &Asked, found: Found, others: Vec<SearchAnswer>) -> SearchAnswer {
+    let Found { mut batches, mut matches } = found;
     let mut incomplete = snapshot.incomplete();
     let mut lists: Vec<Vec<Vec<Hit>>> = batches.iter_mut().map(|batch| vec![std::mem::take(batch)]).collect();
     for other in others {
@@ -223,4 +241,63 @@ fn told(
     let results = if one { batches.pop() } else { None };
     let batches = (!one).then_some(batches);
     SearchAnswer { results, batches, matches, version, sql, incomplete }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use lakehouse_http::Metrics;
+    use lakehouse_store::Store;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{Settings, live::checked_writes, record::Op};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_search_that_nobody_waits_for_keeps_its_place_until_it_has_stopped_and_stops_soon() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, metrics) = (Store::memory(), Metrics::default());
+        let vectord = Vectord::open(store, folder.path(), None, Settings::default(), &metrics).await.unwrap();
+        let name = lakehouse_contract::IndexName::parse("shelf").unwrap();
+        let shape = serde_json::from_value(json!({"dimension": 64, "metric": "euclidean"})).unwrap();
+        vectord.indexes().create(&name, &shape, None).await.unwrap();
+        let live = vectord.live(&name).await.unwrap();
+        let item = |row: u16| json!({"id": row.to_string(), "vector": vec![row; 64]});
+        let items = serde_json::from_value(json!((0..3000).map(item).collect::<Vec<_>>())).unwrap();
+        live.write(Op::Upsert(checked_writes(&shape, items).unwrap())).await.unwrap();
+
+        let snapshot = live.snapshot();
+        let near: Vec<Vec<f32>> = vec![vec![7.5; 64]; 100_000];
+        let given_up: Arc<AtomicBool> = Arc::default();
+        let search = Search {
+            queries: snapshot.queries(&near, "vectors").unwrap(),
+            k: 1,
+            ef: None,
+            filter: None,
+            checked: true,
+            given_up: given_up.clone(),
+        };
+        let places = vectord.inner().searching.available_permits();
+        let asked = {
+            let vectord = vectord.clone();
+            tokio::spawn(async move { local(&vectord, snapshot, search).await })
+        };
+        while vectord.inner().searching.available_permits() == places {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // It runs: a caller who leaves before that leaves nothing behind.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        asked.abort();
+        assert!(asked.await.unwrap_err().is_cancelled());
+        let began = Instant::now();
+        assert!(given_up.load(Relaxed));
+        let held = places - vectord.inner().searching.available_permits();
+        let still_runs = Arc::strong_count(&given_up) > 1;
+        assert!(held == 1 || !still_runs, "the place was free while the search went on");
+        while vectord.inner().searching.available_permits() < places {
+            assert!(began.elapsed() < Duration::from_secs(5), "it goes on and on");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
 }

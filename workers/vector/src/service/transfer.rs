@@ -19,7 +19,10 @@ use lakehouse_contract::vectors::AddAnswer;
 use lakehouse_http::Problem;
 use tokio::{io::AsyncWriteExt, sync::mpsc, task::spawn_blocking};
 
-use super::{Name, checked, items::check_fields};
+use super::{
+    Name, checked,
+    items::{bytes_of, check_fields},
+};
 use crate::{
     Error, Result,
     live::checked_writes,
@@ -34,7 +37,7 @@ const PARQUET: &str = "application/vnd.apache.parquet";
 const WAITING: usize = 4;
 /// Bytes of a piece.
 const PIECE: usize = 256 << 10;
-/// Bytes of vectors that one record of the log takes in from a file.
+/// Bytes of items that one record of the log takes in from a file, roughly.
 const STEP_BYTES: usize = 8 << 20;
 
 /// The index as one Parquet file, as it was when the request came.
@@ -101,25 +104,29 @@ pub(super) async fn import(
     live.pushed()?;
     let file = Arc::new(spooled(&vectord, body).await?);
     let snapshot = live.snapshot();
-    let rows = (STEP_BYTES / (snapshot.manifest.shape.dimension as usize * size_of::<f32>())).max(1);
 
     let (checking, of) = (Arc::clone(&file), snapshot.clone());
-    blocking(move || check(&checking, rows, &of)).await?;
+    blocking(move || check(&checking, &of)).await?;
     let opening = Arc::clone(&file);
-    let mut reader = blocking(move || Reader::open(&opening, rows)).await?;
+    let mut reader = blocking(move || Reader::open(&opening)).await?;
     let mut answer = AddAnswer { added: 0, replaced: 0, length: snapshot.length };
     loop {
         let shape = snapshot.manifest.shape.clone();
         let (rest, writes) = blocking(move || {
-            let writes = match reader.next_batch()? {
-                Some((_, items)) => Some(checked_writes(&shape, items)?),
-                None => None,
-            };
-            Ok((reader, writes))
+            let (mut step, mut bytes) = (Vec::new(), 0);
+            while bytes < STEP_BYTES
+                && let Some((_, items)) = reader.next_batch()?
+            {
+                bytes += items.iter().map(bytes_of).sum::<usize>();
+                step.extend(items);
+            }
+            Ok((reader, checked_writes(&shape, step)?))
         })
         .await?;
         reader = rest;
-        let Some(writes) = writes else { return Ok(Json(answer)) };
+        if writes.is_empty() {
+            return Ok(Json(answer));
+        }
         let done = live.write(Op::Upsert(writes)).await?;
         vectord.inner().numbers.wrote(done.written);
         answer.added += done.written;
@@ -134,8 +141,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 }
 
 /// Finds the first row that the index cannot keep.
-fn check(file: &File, rows: usize, snapshot: &Snapshot) -> Result<()> {
-    let mut reader = Reader::open(file, rows)?;
+fn check(file: &File, snapshot: &Snapshot) -> Result<()> {
+    let mut reader = Reader::open(file)?;
     while let Some((first, items)) = reader.next_batch()? {
         let checked = check_fields(snapshot, &items);
         let checked = checked.and_then(|()| checked_writes(&snapshot.manifest.shape, items).map(|_| ()));

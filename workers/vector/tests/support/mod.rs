@@ -5,7 +5,7 @@
 use std::{
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
@@ -31,6 +31,7 @@ use lakehouse_store::{
 use lakehouse_vector::{IndexWriter, Indexes, Manifest, NewVersion, Settings, Tuning, Vectord, router};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::Notify;
 use tower::ServiceExt;
 
 /// A vectord over a store, with a cache of its own.
@@ -206,6 +207,14 @@ pub struct Faulty {
     /// After so many writes, the next one is done and its answer lost, and the store is down.
     pub fuse: Arc<AtomicU64>,
     pub requests: Arc<AtomicU64>,
+    /// Of these, removals.
+    pub deletes: Arc<AtomicU64>,
+    /// Requests for what begins like this never end.
+    pub stuck: Arc<Mutex<Option<&'static str>>>,
+    /// The request that waits until [`Self::resume`] is notified; `paused` is told that it does.
+    pub pause_at: Arc<AtomicU64>,
+    pub paused: Arc<Notify>,
+    pub resume: Arc<Notify>,
 }
 
 impl Faulty {
@@ -213,13 +222,26 @@ impl Faulty {
         Store::new(self.clone())
     }
 
+    /// Another way to the same objects, with faults of its own.
+    pub fn beside(&self) -> Self {
+        Self { memory: self.memory.clone(), ..Self::default() }
+    }
+
     /// The next `writes` writes work; the one after happens, and nobody hears of it.
     pub fn light_fuse(&self, writes: u64) {
         self.fuse.store(writes + 1, SeqCst);
     }
 
-    fn up(&self) -> Result<()> {
-        self.requests.fetch_add(1, SeqCst);
+    async fn up(&self, place: &str) -> Result<()> {
+        let stuck = self.stuck.lock().unwrap().is_some_and(|stuck| place.starts_with(stuck));
+        if stuck {
+            std::future::pending::<()>().await;
+        }
+        let number = self.requests.fetch_add(1, SeqCst) + 1;
+        if number == self.pause_at.load(SeqCst) {
+            self.paused.notify_one();
+            self.resume.notified().await;
+        }
         if self.down.load(SeqCst) { Err(gone()) } else { Ok(()) }
     }
 
@@ -241,29 +263,30 @@ fn gone() -> Error {
 #[async_trait]
 impl Objects for Faulty {
     async fn put(&self, key: &Key, body: Payload, condition: Condition) -> Result<Etag> {
-        self.up()?;
+        self.up(key.as_str()).await?;
         let burns = self.burns();
         let written = self.memory.put(key, body, condition).await;
         if burns { Err(gone()) } else { written }
     }
 
     async fn get(&self, key: &Key, range: Option<ByteRange>) -> Result<Object> {
-        self.up()?;
+        self.up(key.as_str()).await?;
         self.memory.get(key, range).await
     }
 
     async fn head(&self, key: &Key) -> Result<Meta> {
-        self.up()?;
+        self.up(key.as_str()).await?;
         self.memory.head(key).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page> {
-        self.up()?;
+        self.up(prefix).await?;
         self.memory.list(prefix, after, limit).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
-        self.up()?;
+        self.deletes.fetch_add(1, SeqCst);
+        self.up(key.as_str()).await?;
         let burns = self.burns();
         let deleted = self.memory.delete(key).await;
         if burns { Err(gone()) } else { deleted }

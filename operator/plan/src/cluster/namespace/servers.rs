@@ -1,26 +1,23 @@
 //! The Deployments that resources of a namespace share, and the Services in front of them.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::collections::BTreeMap;
 
 use k8s_openapi::{
-    api::core::v1::{ConfigMap, KeyToPath, PodTemplateSpec, SecretVolumeSource, Volume},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    api::core::v1::{ConfigMap, PodTemplateSpec, Volume},
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
-use lakehouse_contract::{
-    Role,
-    provider::{Provider, Providers},
-};
-use lakehouse_crds::common::KeyRef;
+use lakehouse_contract::Role;
 
-use super::Observed;
+use super::{Observed, providers};
 use crate::{
     ReadyProvider,
     cluster::{
-        Child, Kind, Owner, ResourceKind, Settings, job,
+        Child, Kind, Owner, ResourceKind, Settings,
         meta::{self, Component},
         names,
         pod::{self, Blueprint, Life, Surroundings},
         quantity, server,
+        settings::Resources,
     },
 };
 
@@ -36,21 +33,26 @@ const SPILL_SHARE: f64 = 0.35;
 const MEBIBYTE: f64 = 1_048_576.0;
 /// Seconds that queries may be behind what other processes publish, should nobody tell the pod.
 const REFRESH_SECONDS: u8 = 15;
-const PROVIDERS_FOLDER: &str = "/etc/lakehouse/providers";
-const PROVIDERS_FILE: &str = "providers.yaml";
-const KEYS_FOLDER: &str = "/etc/lakehouse/keys";
+/// Seconds that answers of language models may go on in a pod that ends; what they may take altogether where a provider says nothing.
+const CHAT_DRAIN: i64 = 600;
+/// Seconds for the notice before that, and for the end after it.
+const DRAIN_SLACK: i64 = 10;
+/// chatd keeps nothing, but every server has a place to write.
+const CHAT_DISK: &str = "1Gi";
 
 /// The public edge, with the roles that hold nothing.
 pub(super) fn gateway(observed: &Observed<'_>, settings: &Settings) -> Vec<Child> {
     let port = Role::Gateway.port();
     let query = Role::Queryd.port();
     let vectors = Role::Vectord.port();
+    let chat = Role::Chatd.port();
     let mut args = server::args("gateway,storaged,catalogd,ingestd", port);
     // All are named, be they there or not: a first index shall not roll the gateway.
     for (flag, value) in [
         ("--upstream", format!("queryd=http://{}:{query}", names::QUERY)),
         ("--upstream", format!("vectord=http://{}:{vectors}", names::VECTORS)),
         ("--upstream", format!("embedd={}", names::embedd())),
+        ("--upstream", format!("chatd=http://{}:{chat}", names::CHAT)),
         ("--index-upstream", format!("http://{{index}}-vectors:{vectors}")),
         ("--notify", format!("http://{}:{query}", names::QUERY_PODS)),
     ] {
@@ -65,10 +67,9 @@ pub(super) fn gateway(observed: &Observed<'_>, settings: &Settings) -> Vec<Child
         // Uploads are ingested here.
         disk: &settings.ingest.spool_size,
         port: Some(port),
-        life: Life::Server { spread: replicas > 1 },
+        life: Life::server(replicas),
         volumes: Vec::new(),
         labels: Vec::new(),
-        annotations: Vec::new(),
     };
     let template = pod::template(blueprint, &surroundings(observed), settings);
     let place =
@@ -101,10 +102,9 @@ pub(super) fn query(observed: &Observed<'_>, settings: &Settings) -> Vec<Child> 
         resources,
         disk: &settings.query.cache_size,
         port: Some(port),
-        life: Life::Server { spread: replicas > 1 },
+        life: Life::server(replicas),
         volumes: Vec::new(),
         labels: Vec::new(),
-        annotations: Vec::new(),
     };
     let template = pod::template(blueprint, &surroundings(observed), settings);
     let owners = &observed.owners_of(ResourceKind::Dataset);
@@ -127,10 +127,9 @@ pub(super) fn vectors(observed: &Observed<'_>, settings: &Settings) -> Vec<Child
         resources: settings.vectors_resources(),
         disk: &settings.vectors.cache_size,
         port: Some(port),
-        life: Life::Server { spread: replicas > 1 },
+        life: Life::server(replicas),
         volumes: Vec::new(),
         labels: vec![(meta::SHARED_LABEL.to_owned(), "true".to_owned())],
-        annotations: Vec::new(),
     };
     let template = pod::template(blueprint, &surroundings(observed), settings);
     let owners = &observed.owners_of(ResourceKind::VectorIndex);
@@ -141,62 +140,107 @@ pub(super) fn vectors(observed: &Observed<'_>, settings: &Settings) -> Vec<Child
 }
 
 /// The pods that turn text into vectors, and what they are told of the `ChatProviders`.
-///
-/// A key is a file that follows its Secret by itself; everything else that changes starts new pods.
 pub(super) fn embed(observed: &Observed<'_>, settings: &Settings) -> Vec<Child> {
-    let port = Role::Embedd.port();
-    let replicas = settings.embed.replicas;
-    let mut providers: Vec<&ReadyProvider> = observed.providers.iter().filter(|one| !one.suspend).collect();
-    providers.sort_by(|a, b| a.name.cmp(&b.name));
-    let told =
-        Providers { providers: observed.providers.iter().filter(|one| !one.suspend).map(told).collect() };
-    let told = serde_json::to_string_pretty(&told).expect("plain data with text keys always has a JSON form");
-    let mut volumes =
-        vec![(job::config_map("providers", names::PROVIDERS, None), PROVIDERS_FOLDER.to_owned())];
-    volumes.extend(providers.into_iter().filter_map(key));
-    let mut args = server::args("embedd", port);
-    args.extend(["--providers".to_owned(), format!("{PROVIDERS_FOLDER}/{PROVIDERS_FILE}")]);
+    let told = observed.embedders();
+    let (mut args, mut volumes) = (Vec::new(), Vec::new());
     pod::add_models(&mut args, &mut volumes, settings);
-    let blueprint = Blueprint {
+    let follower = Follower {
+        role: Role::Embedd,
         component: Component::Embed,
+        name: names::EMBED,
+        list: names::PROVIDERS,
         args,
-        env: Vec::new(),
+        volumes,
         resources: settings.embed_resources(),
         disk: &settings.embed.cache_size,
-        port: Some(port),
-        life: Life::Server { spread: replicas > 1 },
-        volumes,
-        labels: Vec::new(),
-        annotations: vec![(meta::PROVIDERS, names::digest(&[&told]))],
+        replicas: settings.embed.replicas,
+        life: Life::server(settings.embed.replicas),
     };
-    let template = pod::template(blueprint, &surroundings(observed), settings);
-    let place =
-        Place { namespace: observed.namespace, component: Component::Embed, owners: observed.embedding };
-    let config_map = ConfigMap {
-        metadata: place.metadata(names::PROVIDERS),
-        data: Some([(PROVIDERS_FILE.to_owned(), told)].into()),
-        ..ConfigMap::default()
-    };
-    let mut children = vec![Child::of(Kind::ConfigMap, &config_map), place.service(names::EMBED, port)];
-    children.extend(place.deployment(names::EMBED, replicas, template));
-    children
+    follower.children(observed, observed.embedding, &told, settings)
 }
 
-/// A ChatProvider as embedd is told of it.
-fn told(provider: &ReadyProvider) -> Provider {
-    let file = |key: &KeyRef| PathBuf::from(format!("{KEYS_FOLDER}/{}/{}", provider.name, key.key));
-    provider.provider(provider.key.as_ref().map(file))
+/// The pods that language models are asked through, and what they are told of the `ChatProviders`.
+pub(super) fn chat(observed: &Observed<'_>, settings: &Settings) -> Vec<Child> {
+    let follower = Follower {
+        role: Role::Chatd,
+        component: Component::Chat,
+        name: names::CHAT,
+        list: names::CHAT,
+        args: vec!["--drain-deadline".to_owned(), CHAT_DRAIN.to_string()],
+        volumes: Vec::new(),
+        resources: settings.chat_resources(),
+        disk: &Quantity(CHAT_DISK.to_owned()),
+        replicas: settings.chat.replicas,
+        life: Life::Server { spread: settings.chat.replicas > 1, grace: CHAT_DRAIN + DRAIN_SLACK },
+    };
+    let owners = observed.owners_of(ResourceKind::ChatProvider);
+    follower.children(observed, &owners, &observed.chatters(), settings)
 }
 
-/// The Secret with a ChatProvider's key. Pods start without it, so that a missing key keeps no other model away.
-fn key(provider: &ReadyProvider) -> Option<(Volume, String)> {
-    let KeyRef { name, key } = provider.key.clone()?;
-    let mut volume = pod::secret(&format!("key-{}", names::short(&provider.name)), &name);
-    if let Some(SecretVolumeSource { optional, items, .. }) = &mut volume.secret {
-        *optional = Some(true);
-        *items = Some(vec![KeyToPath { path: key.clone(), key, mode: None }]);
+/// Pods that follow a list of `ChatProviders`.
+struct Follower<'a> {
+    role: Role,
+    component: Component,
+    name: &'static str,
+    /// The ConfigMap with the list.
+    list: &'static str,
+    /// Beside those of all servers, and of those that follow a list.
+    args: Vec<String>,
+    volumes: Vec<(Volume, String)>,
+    resources: Resources,
+    disk: &'a Quantity,
+    replicas: u16,
+    life: Life,
+}
+
+impl Follower<'_> {
+    fn children(
+        self,
+        observed: &Observed<'_>,
+        owners: &[Owner],
+        told: &[&ReadyProvider],
+        settings: &Settings,
+    ) -> Vec<Child> {
+        let Self {
+            role,
+            component,
+            name,
+            list,
+            args: more,
+            volumes: others,
+            resources,
+            disk,
+            replicas,
+            life,
+        } = self;
+        let port = role.port();
+        let mut args = server::args(role.as_str(), port);
+        args.extend(providers::args());
+        args.extend(more);
+        let mut volumes = providers::volumes(list, told);
+        volumes.extend(others);
+        let blueprint = Blueprint {
+            component,
+            args,
+            env: Vec::new(),
+            resources,
+            disk,
+            port: Some(port),
+            life,
+            volumes,
+            labels: Vec::new(),
+        };
+        let template = pod::template(blueprint, &surroundings(observed), settings);
+        let place = Place { namespace: observed.namespace, component, owners };
+        let config_map = ConfigMap {
+            metadata: place.metadata(list),
+            data: Some([(providers::LIST_FILE.to_owned(), providers::list(told))].into()),
+            ..ConfigMap::default()
+        };
+        let mut children = vec![Child::of(Kind::ConfigMap, &config_map), place.service(name, port)];
+        children.extend(place.deployment(name, replicas, template));
+        children
     }
-    Some((volume, format!("{KEYS_FOLDER}/{}", provider.name)))
 }
 
 /// DuckDB's limit, in MiB, in a pod with so many bytes: so that queryd ends a hungry query before the kernel ends the pod.

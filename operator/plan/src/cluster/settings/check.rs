@@ -22,6 +22,7 @@ pub(super) fn problems(settings: &Settings) -> Vec<String> {
         vectors,
         build,
         embed,
+        chat,
         pods,
         log_level,
     } = settings;
@@ -52,6 +53,8 @@ pub(super) fn problems(settings: &Settings) -> Vec<String> {
     problems.resources("embed.resources", &embed.resources);
     problems.add("embed.cacheSize", size(&embed.cache_size));
     problems.add("embed.modelsClaim", embed.models_claim.as_deref().and_then(object_name));
+    problems.add("chat.replicas", at_least_one(chat.replicas));
+    problems.resources("chat.resources", &chat.resources);
     problems.add("pods.priorityClassName", pods.priority_class_name.as_deref().and_then(object_name));
     for (field, keys) in [("pods.labels", pods.labels.keys()), ("pods.annotations", pods.annotations.keys())]
     {

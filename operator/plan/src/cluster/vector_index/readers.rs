@@ -95,10 +95,9 @@ fn deployment(
         resources: settings.vectors_resources().under(&own),
         disk: &settings.vectors.cache_size,
         port: Some(port),
-        life: Life::Server { spread: index.replicas > 1 },
+        life: Life::server(index.replicas),
         volumes: Vec::new(),
         labels: of.label().into_iter().chain(labels).collect(),
-        annotations: Vec::new(),
     };
     let template = pod::template(blueprint, surroundings, settings);
     let metadata = of.metadata(name, Component::Vectors, Some(&of.owner()));

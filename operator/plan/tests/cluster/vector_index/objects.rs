@@ -151,7 +151,7 @@ fn what_indexes_share_comes_and_goes_with_them() {
     let all_of_them = ["lakehouse", "lakehouse-query", "lakehouse-vectors", "lakehouse-embed"];
     assert_eq!(names(&both, std::slice::from_ref(&index)), all_of_them);
     let provider = [owner(ResourceKind::ChatProvider, "p")];
-    assert_eq!(names(&provider, &provider), ["lakehouse", "lakehouse-embed"]);
+    assert_eq!(names(&provider, &provider), ["lakehouse", "lakehouse-embed", "lakehouse-chat"]);
 
     let plan = namespace::plan(&observed(&both, std::slice::from_ref(&index), &[]), &settings());
     let gateway =
@@ -159,6 +159,7 @@ fn what_indexes_share_comes_and_goes_with_them() {
     for upstream in [
         "vectord=http://lakehouse-vectors:3215",
         "embedd=http://lakehouse-embed:3216",
+        "chatd=http://lakehouse-chat:3220",
         "http://{index}-vectors:3215",
     ] {
         assert!(gateway.contains(&upstream.to_owned()), "{gateway:?}");
@@ -191,25 +192,25 @@ fn the_pods_that_serve_all_indexes_are_told_from_those_of_one() {
 }
 
 #[test]
-fn providers_are_told_in_a_file_and_their_keys_lie_in_files_of_their_own() {
+fn who_embeds_is_told_of_the_providers_that_embed_or_are_named() {
     let told = |providers: &[ReadyProvider]| {
         let index = [owner(ResourceKind::VectorIndex, "i")];
-        namespace::plan(&observed(&index, &index, providers), &settings()).children
+        let named = ["voyage".to_owned()];
+        let observed = Observed { named: &named, ..observed(&index, &index, providers) };
+        namespace::plan(&observed, &settings()).children
     };
+    let embeds = json!({"type": "Ollama", "url": "http://o:11434", "embeddings": {"models": ["m"]}});
     let providers = [
         provider("voyage", json!({"type": "Voyage", "apiKeySecretRef": {"name": "keys", "key": "v"}})),
-        provider(
-            "ollama",
-            json!({"type": "Ollama", "url": "http://o:11434", "embeddings": {"models": ["m"]}}),
-        ),
-        provider("off", json!({"type": "Ollama", "url": "http://x", "suspend": true})),
+        provider("ollama", embeds),
+        provider("chats", json!({"type": "Kimi", "apiKeySecretRef": {"name": "kimi", "key": "k"}})),
     ];
     let children = told(&providers);
     let maps: Vec<ConfigMap> = all(&children, Kind::ConfigMap);
     let map = maps.into_iter().find(|map| map.name_any() == "lakehouse-providers").unwrap();
     let file: Providers = serde_json::from_str(&map.data.unwrap()["providers.yaml"]).unwrap();
     let names: Vec<&str> = file.providers.iter().map(|provider| provider.name.as_str()).collect();
-    assert_eq!(names, ["voyage", "ollama"], "the older one first, and none that is suspended");
+    assert_eq!(names, ["voyage", "ollama"], "the older one first, and none that only chats");
     let key = file.providers[0].key_file.clone().unwrap();
     assert_eq!(key.to_str(), Some("/etc/lakehouse/keys/voyage/v"));
 
@@ -221,12 +222,8 @@ fn providers_are_told_in_a_file_and_their_keys_lie_in_files_of_their_own() {
     assert_eq!(volume["secret"]["secretName"], "keys");
     assert_eq!(volume["secret"]["optional"], true, "a missing key keeps no other model away");
 
-    let other = templates(&told(&providers[1..]))["lakehouse-embed"].clone();
-    let digest = |template: PodTemplateSpec| {
-        template.metadata.unwrap().annotations.unwrap()["lakehouse.dev/providers"].clone()
-    };
-    let same = templates(&children)["lakehouse-embed"].clone();
-    assert_ne!(digest(other), digest(same), "what changes in the file starts new pods");
+    let other = templates(&told(&providers[..1]))["lakehouse-embed"].clone();
+    assert_eq!(other, templates(&children)["lakehouse-embed"], "the pods follow the file by themselves");
 }
 
 #[test]
@@ -355,10 +352,9 @@ fn observed<'a>(owners: &'a [Owner], embedding: &'a [Owner], providers: &'a [Rea
         owners,
         embedding,
         providers,
-        purging: false,
         store_secret: Some("uid/1"),
         has_token_secret: true,
-        existing: &[],
+        ..Observed::default()
     }
 }
 

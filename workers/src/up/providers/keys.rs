@@ -1,4 +1,4 @@
-//! The ChatProviders of the inputs, as embedd takes them: with their keys in files.
+//! The ChatProviders of the inputs, as chatd and embedd take them: with their keys in files.
 //!
 //! A key comes from a Secret among the inputs. It is written where only this user can read it, and goes when its provider does.
 
@@ -22,25 +22,26 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    /// Keeps the keys in files below `folder`. The receiver is embedd's.
+    /// Keeps the keys in files below `folder`. The receiver is that of chatd and embedd.
     pub(crate) fn new(folder: PathBuf) -> (Self, watch::Receiver<Providers>) {
         let (providers, receiver) = watch::channel(Providers::default());
         (Self { folder, providers }, receiver)
     }
 
-    /// Takes new inputs. A provider that cannot be used is a sentence, and the others go on.
+    /// Takes new inputs. A provider that cannot be used is a sentence, and the others go on. One whose key is missing is handed on:
+    /// whoever asks for it is told so, as in a cluster.
     pub(super) fn accept(&self, inputs: &Inputs) -> Vec<String> {
         let (mut providers, mut problems, mut written) = (Vec::new(), Vec::new(), BTreeSet::new());
         for (name, resource) in &inputs.providers {
             match chat_provider::check(resource) {
-                Ok(ready) if ready.suspend || !ready.embeds() => {}
-                Ok(ready) => match self.provider(&ready, inputs) {
-                    Ok(provider) => {
-                        written.extend(provider.key_file.clone());
-                        providers.push(provider);
+                Ok(ready) if ready.suspend => {}
+                Ok(ready) => {
+                    match self.write_key(&ready, inputs) {
+                        Ok(file) => written.extend(file),
+                        Err(why) => problems.push(format!("the ChatProvider `{name}`: {why}")),
                     }
-                    Err(why) => problems.push(format!("the ChatProvider `{name}`: {why}")),
-                },
+                    providers.push(self.told(&ready));
+                }
                 Err(refusal) => problems.push(format!("the ChatProvider `{name}`: {refusal}")),
             }
         }
@@ -56,13 +57,21 @@ impl Keys {
         problems
     }
 
-    fn provider(&self, ready: &ReadyProvider, inputs: &Inputs) -> Result<Provider, String> {
-        let Some(key) = &ready.key else { return Ok(ready.provider(None)) };
+    /// A provider as services are told of it.
+    pub(super) fn told(&self, ready: &ReadyProvider) -> Provider {
+        ready.provider(self.file(ready))
+    }
+
+    fn file(&self, ready: &ReadyProvider) -> Option<PathBuf> {
+        ready.key.is_some().then(|| self.folder.join(&ready.name))
+    }
+
+    fn write_key(&self, ready: &ReadyProvider, inputs: &Inputs) -> Result<Option<PathBuf>, String> {
+        let (Some(key), Some(file)) = (&ready.key, self.file(ready)) else { return Ok(None) };
         let value = inputs.entry("Secret", &key.name, &key.key)?;
-        let file = self.folder.join(&ready.name);
         let written = write(&self.folder, &file, &value);
         written.map_err(|error| format!("its key cannot be written to {}: {error}", file.display()))?;
-        Ok(ready.provider(Some(file)))
+        Ok(Some(file))
     }
 
     fn remove_all_but(&self, kept: &BTreeSet<PathBuf>) -> io::Result<()> {
@@ -114,13 +123,14 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_whose_secret_is_missing_is_named_and_left_out() {
+    fn a_provider_whose_secret_is_missing_is_named_and_has_no_key() {
         let folder = tempfile::tempdir().unwrap();
         let (keys, providers) = Keys::new(folder.path().join("keys"));
         let (provider, _) = YAML.split_once("---").unwrap();
         let problems = keys.accept(&inputs_of(&folder, provider));
         assert_eq!(problems, ["the ChatProvider `voyage`: there is no Secret `voyage` among the resources"]);
-        assert!(providers.borrow().providers.is_empty());
+        let file = providers.borrow().providers[0].key_file.clone().unwrap();
+        assert!(!file.exists());
     }
 
     const YAML: &str = "apiVersion: lakehouse.dev/v1alpha1
