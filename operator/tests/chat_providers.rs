@@ -171,9 +171,12 @@ async fn a_spec_that_is_refused_or_rests_keeps_the_others_as_they_are() {
     becomes(&play, "wrong", "Stalled", "True", "InvalidSpec").await;
     ollama(&play, "home", json!({"suspend": true})).await;
     becomes(&play, "home", "Ready", "False", "Suspended").await;
-    let list = play.api::<ConfigMap>().get("lakehouse-chat").await.unwrap().data.unwrap();
-    let list: Value = serde_json::from_str(&list["providers.yaml"]).unwrap();
-    assert_eq!(list["providers"], json!([]));
+    eventually("chatd's list is empty", async || {
+        let list = play.api::<ConfigMap>().get("lakehouse-chat").await.unwrap().data.unwrap();
+        let list: Value = serde_json::from_str(&list["providers.yaml"]).unwrap();
+        list["providers"] == json!([])
+    })
+    .await;
     ollama(&play, "home", json!({})).await;
     becomes(&play, "home", "Ready", "True", "Serving").await;
 }
