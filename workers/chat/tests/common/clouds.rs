@@ -123,8 +123,9 @@ impl Cloud {
                 );
                 let error =
                     json!({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}});
-                let first: String = events[..3].iter().map(|event| format!("data: {event}\n\n")).collect();
-                (first, format!("event: error\ndata: {error}\n\n"))
+                let first: Vec<String> =
+                    events[..3].iter().map(|event| format!("data: {event}\n\n")).collect();
+                (first.concat(), format!("event: error\ndata: {error}\n\n"))
             }
             Self::Ollama => {
                 response.headers_mut().insert("content-type", "application/x-ndjson".parse().unwrap());
