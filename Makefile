@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test e2e cluster image lint fmt generate bench bench-embed bench-operator bench-vectors build release env doctor
+.PHONY: help quickstart test e2e cluster image lint fmt generate bench bench-chat bench-embed bench-operator bench-vectors build release env doctor
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lakehouse
 export CARGO_TARGET_DIR ?= $(CACHE)/target
@@ -52,6 +52,9 @@ bench: release ## Measure ingest and SQL beside their peers (fetches them from P
 	workers/query/bench/run.sh
 	workers/build/bench/run.sh
 
+bench-chat: release ## Measure what chatd adds to a call, beside LiteLLM (fetches it from PyPI)
+	workers/chat/bench/run.sh $(ARGS)
+
 bench-embed: doctor $(LIBDUCKDB) ## Measure local embeddings beside sentence-transformers (fetches PyTorch from PyPI: 3 GB)
 	workers/model/bench/run.sh
 
@@ -86,3 +89,5 @@ doctor:
 doctor-test: doctor
 	@$(call need,go,the tests build the servers of MinIO and Ollama and a Kubernetes with Go 1.25 or newer (https://go.dev/dl).)
 	@$(call need,c++,the tests build an Ollama with it (Debian: apt-get install g++).)
+	@$(call need,python3,the tests run the SDKs of OpenAI and Anthropic and Ollama with it (Debian: apt-get install python3-venv).)
+	@$(call need,node,the tests run the JavaScript SDK of OpenAI with it (https://nodejs.org).)

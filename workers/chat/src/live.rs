@@ -185,7 +185,7 @@ impl Begun {
         let ended = match &mut self.flow {
             Flow::Pass(passing) => {
                 let ended = passing.end(&mut self.out);
-                self.usage = passing.usage().unwrap_or_default();
+                self.usage = passing.usage();
                 ended
             }
             Flow::Translate { decoder, .. } | Flow::Collect { decoder, .. } => decoder.end(&mut events),

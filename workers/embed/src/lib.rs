@@ -18,6 +18,7 @@ mod follow;
 mod local;
 mod metrics;
 mod models;
+mod ollama;
 mod openai;
 mod providers;
 mod service;

@@ -1,9 +1,10 @@
-//! embedd over HTTP: our own bodies, and `OpenAI`'s for clients that speak those.
+//! embedd over HTTP: our own bodies, and those of `OpenAI` and Ollama for clients that speak them.
 
 use axum::{
     Json, Router,
     extract::State,
     http::StatusCode,
+    middleware::from_fn,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -12,7 +13,7 @@ use lakehouse_http::{BodyLimit, Problem, body};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::{EmbedError, Embedd, Embedded, Embedder, Reason, openai};
+use crate::{EmbedError, Embedd, Embedded, Embedder, Reason, ollama, openai};
 
 /// The most texts of one request, which bounds its answer.
 pub(crate) const MAX_TEXTS: usize = 4_096;
@@ -23,7 +24,11 @@ const IDENTITY_LIMIT: u64 = 64 << 10;
 
 /// embedd's routes.
 pub fn router(embedd: Embedd) -> Router {
+    let ollamas = Router::new()
+        .route("/ollama/api/embed", post(ollama::embed).layer(BodyLimit(EMBED_LIMIT)))
+        .layer(from_fn(ollama::in_ollamas_shape));
     Router::new()
+        .merge(ollamas)
         .route("/embed", post(embed).layer(BodyLimit(EMBED_LIMIT)))
         .route("/embed/identity", post(identity).layer(BodyLimit(IDENTITY_LIMIT)))
         .route("/embed/models", get(models))

@@ -28,7 +28,7 @@ impl Gateway {
             return Err(Problem::bad_request("the path has a `.` or `..` segment"));
         }
         let segment = path::first_segment(path);
-        let Some(owner) = Owner::of(segment) else {
+        let Some(owner) = Owner::of_path(path) else {
             return Err(unknown(&request));
         };
         let Some(Upstream { place, indexes }) = self.upstreams.get(&owner) else {

@@ -8,7 +8,10 @@ use axum::{
 };
 use lakehouse_http::with_error_bodies;
 
-use crate::indexes::{INDEX, Indexes};
+use crate::{
+    indexes::{INDEX, Indexes},
+    path,
+};
 
 /// A service that owns paths below `/v1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,7 +26,7 @@ pub enum Owner {
     Sql,
     /// vectord
     Vectors,
-    /// embedd, also for OpenAI's `/v1/embeddings`
+    /// embedd, also for OpenAI's `/v1/embeddings` and Ollama's `/v1/ollama/api/embed`
     Embed,
     /// matrixd
     Matrix,
@@ -60,6 +63,11 @@ impl Owner {
     /// and only chatd knows those.
     pub(crate) fn ends_silence(self) -> bool {
         self == Self::Chat
+    }
+
+    /// The owner of a path: of its first segment, but for Ollama's API, which is one at one address and not one service here.
+    pub(crate) fn of_path(path: &str) -> Option<Self> {
+        if path == "/ollama/api/embed" { Some(Self::Embed) } else { Self::of(path::first_segment(path)) }
     }
 
     /// The service's name.
@@ -182,6 +190,13 @@ mod tests {
             ("http://[::1]:80/a/b", "http://[::1]:80/a/b"),
         ] {
             assert_eq!(BaseUrl::parse(url).unwrap().to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn ollamas_api_is_that_of_two_services() {
+        for (path, owner) in [("/ollama/api/chat", Owner::Chat), ("/ollama/api/embed", Owner::Embed)] {
+            assert_eq!(Owner::of_path(path), Some(owner), "{path}");
         }
     }
 

@@ -243,10 +243,11 @@ impl Passing {
         }
     }
 
-    pub(crate) fn usage(&self) -> Option<Usage> {
+    /// Tokens, as far as they are counted now.
+    pub(crate) fn usage(&self) -> Usage {
         match self {
-            Self::Ollama(passing) => passing.usage(),
-            Self::OpenAi(passing) => passing.usage(),
+            Self::Ollama(passing) => passing.usage().unwrap_or_default(),
+            Self::OpenAi(passing) => passing.usage().unwrap_or_default(),
             Self::Anthropic(passing) => passing.usage(),
         }
     }

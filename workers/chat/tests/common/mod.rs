@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses its part of these helpers")]
 #![allow(clippy::needless_pass_by_value, reason = "`json!` in a call reads better without a `&`")]
 
+pub(crate) mod clouds;
+
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Fields that are told, or say nothing to others.
-const TOLD: [&str; 13] = [
+const TOLD: [&str; 14] = [
     "messages",
     "system",
     "max_tokens",
@@ -27,6 +27,7 @@ const TOLD: [&str; 13] = [
     "thinking",
     "output_config",
     "service_tier",
+    "cache_control",
 ];
 
 #[derive(Deserialize)]

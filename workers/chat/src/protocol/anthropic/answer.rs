@@ -154,8 +154,8 @@ impl Passing {
         self.state.done
     }
 
-    pub(crate) fn usage(&self) -> Option<Usage> {
-        Some(self.state.usage)
+    pub(crate) fn usage(&self) -> Usage {
+        self.state.usage
     }
 }
 
@@ -366,7 +366,7 @@ data: {"type":"message_stop"}
         let pass = |stream: &str| {
             let (mut passing, mut out) = (Passing::default(), BytesMut::new());
             let ended = passing.push(stream.as_bytes(), &mut out).and_then(|()| passing.end(&mut out));
-            (String::from_utf8(out.to_vec()).unwrap(), passing.usage().unwrap(), ended)
+            (String::from_utf8(out.to_vec()).unwrap(), passing.usage(), ended)
         };
         let usage = Usage { prompt_tokens: 7, completion_tokens: 2 };
         assert_eq!(pass(&whole), (whole.clone(), usage, Err(Fault::Truncated)));
