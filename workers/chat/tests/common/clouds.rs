@@ -29,21 +29,27 @@ enum Cloud {
 /// Starts them.
 pub(crate) async fn start() -> Upstream {
     let left = Arc::new(AtomicUsize::new(0));
-    Upstream::start(move |seen| {
-        let left = left.clone();
-        Box::pin(async move {
-            let (name, path) = seen.path.trim_start_matches('/').split_once('/').unwrap_or_default();
-            let cloud = match name {
-                "openai" => Cloud::OpenAi,
-                "anthropic" => Cloud::Anthropic,
-                "ollama" => Cloud::Ollama,
-                // How many streams their client left.
-                _ => return answer(200, &json!({"left": left.load(Ordering::Relaxed)})),
-            };
-            cloud.answer(path, &seen, left)
-        })
-    })
+    let (chats, looks) = (left.clone(), left);
+    Upstream::looked_at(
+        move |seen| {
+            let left = chats.clone();
+            Box::pin(async move { asked(&seen, left) })
+        },
+        move |seen| asked(&seen, looks.clone()),
+    )
     .await
+}
+
+fn asked(seen: &Seen, left: Arc<AtomicUsize>) -> Response {
+    let (name, path) = seen.path.trim_start_matches('/').split_once('/').unwrap_or_default();
+    let cloud = match name {
+        "openai" => Cloud::OpenAi,
+        "anthropic" => Cloud::Anthropic,
+        "ollama" => Cloud::Ollama,
+        // How many streams their client left.
+        _ => return answer(200, &json!({"left": left.load(Ordering::Relaxed)})),
+    };
+    cloud.answer(path, seen, left)
 }
 
 impl Cloud {
