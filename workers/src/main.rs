@@ -18,6 +18,7 @@ mod serve;
 mod services;
 mod source;
 mod terminal;
+mod traces;
 mod up;
 mod uploads;
 mod vectors;

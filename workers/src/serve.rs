@@ -21,6 +21,7 @@ use crate::{
     models::Models,
     notify::Notifier,
     services::{self, Places, Services, Setup, owner},
+    traces::Traces,
     uploads::Uploads,
     vectors::Vectors,
 };
@@ -34,7 +35,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3);
 /// Serve one role, or several in one process, over a store
 ///
 /// A role alone has its routes at the root (`POST /sql`). With the gateway among the roles, every route lies below `/v1`,
-/// and roles that run elsewhere are named with --upstream.
+/// and roles that run elsewhere are named with --upstream. Where `OTEL_EXPORTER_OTLP_ENDPOINT` names a collector, chatd's spans go
+/// there by OTLP over HTTP.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -93,7 +95,7 @@ impl Serve {
 
         let (late, readiness) = (Late::default(), Readiness::default());
         readiness.hold(STORE, "it is being opened");
-        let metrics = Metrics::default();
+        let (metrics, traces) = (Metrics::default(), Traces::start(first.as_str())?);
         let service = Service::late(first.as_str(), late.clone());
         let service = service.with_readiness(readiness.clone()).with_metrics(metrics.clone());
         if let Some(index) = &self.vectors.index {
@@ -111,6 +113,7 @@ impl Serve {
                 providers,
                 embedder,
                 metrics,
+                tracer: traces.tracer(),
             };
             let services = Box::pin(Services::open(store, &self.roles, places, setup)).await?;
             services.hold(&readiness);

@@ -17,6 +17,7 @@ use lakehouse_ingest::{
 use lakehouse_query::Engine;
 use lakehouse_store::Store;
 use lakehouse_vector::{Settings as VectorSettings, Vectord};
+use opentelemetry::global::BoxedTracer;
 use tokio::sync::{
     broadcast::{self, error::RecvError},
     watch,
@@ -52,6 +53,8 @@ pub(crate) struct Setup {
     /// The embedd of another process, for a vectord without one in this.
     pub(crate) embedder: Option<Arc<dyn Embedder>>,
     pub(crate) metrics: Metrics,
+    /// What makes chatd's spans.
+    pub(crate) tracer: Option<Arc<BoxedTracer>>,
 }
 
 /// The services that a process can run. Cheap to clone.
@@ -79,7 +82,8 @@ impl Services {
         places: Places<'_>,
         setup: Setup,
     ) -> anyhow::Result<Self> {
-        let Setup { limits, uploads, notifier, vectors, models, providers, embedder, metrics } = setup;
+        let Setup { limits, uploads, notifier, vectors, models, providers, embedder, metrics, tracer } =
+            setup;
         let catalog = limits.catalog(store.clone());
         let engine = if roles.contains(&Role::Queryd) {
             Some(Engine::open(store.clone(), catalog.clone(), limits.query(places.cache)?).await?)
@@ -87,7 +91,7 @@ impl Services {
             None
         };
         let chatd = roles.contains(&Role::Chatd).then(|| {
-            let settings = ChatSettings { metrics: metrics.clone(), ..ChatSettings::default() };
+            let settings = ChatSettings { metrics: metrics.clone(), tracer, ..ChatSettings::default() };
             Chatd::new(settings, providers.clone())
         });
         let embedd =

@@ -8,20 +8,12 @@ use std::{
     io::Write,
     path::Path,
     process::{Command, Stdio},
-    sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
-use axum::{
-    Router,
-    body::{Body, Bytes},
-    http::header,
-    routing::{get, post},
-};
-use common::{Lakehouse, client, eventually, file, run};
+use common::{Lakehouse, client, eventually, file, run, upstream::Upstream};
 use lakehouse_parts::Ollama;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, runtime::Runtime, sync::Notify};
 
 #[test]
 fn a_provider_in_yaml_becomes_models_to_list_ask_and_embed_with() {
@@ -53,8 +45,8 @@ fn a_provider_in_yaml_becomes_models_to_list_ask_and_embed_with() {
     assert!(ended_well && whole["provider"] == "home", "{whole}");
 
     let texts = json!({ "model": format!("home/{}", Ollama::EMBED), "input": ["a", "b"] });
-    let (status, vectors) = lakehouse.post("/v1/embeddings", texts.to_string());
-    assert_eq!((status, vectors["data"].as_array().map(Vec::len)), (200, Some(2)), "{vectors}");
+    let (answered, vectors) = lakehouse.post("/v1/embeddings", texts.to_string());
+    assert_eq!((answered, vectors["data"].as_array().map(Vec::len)), (200, Some(2)), "{vectors}");
 
     let (ended_well, _, stderr) = command(&lakehouse, &["chat", "kimi/k2", "hi"]);
     assert!(
@@ -133,11 +125,11 @@ fn an_edit_of_the_yaml_moves_the_route() {
     let lakehouse = up(desk.path(), &open(&first));
     ready(&lakehouse, "own", "True");
     let ask = || command(&lakehouse, &["chat", "m", "hi"]).0;
-    assert!(ask() && *first.asked.lock().unwrap() == 1);
+    assert!(ask() && first.seen().len() == 1);
     file(desk.path(), "models.yaml", &open(&second));
     eventually("the other upstream is asked", || {
         assert!(ask(), "no request fails");
-        if *second.asked.lock().unwrap() > 0 { Ok(()) } else { Err("not yet".to_owned()) }
+        if second.seen().is_empty() { Err("not yet".to_owned()) } else { Ok(()) }
     });
 }
 
@@ -186,76 +178,4 @@ fn condition(lakehouse: &Lakehouse, name: &str, kind: &str, is_so: impl Fn(&Valu
         let found = conditions.into_iter().find(|condition| condition["type"] == kind);
         found.filter(&is_so).ok_or_else(|| resource.to_string())
     })
-}
-
-/// An upstream with OpenAI's protocol that wants the key `sk-right`.
-struct Upstream {
-    url: String,
-    asked: Arc<std::sync::Mutex<usize>>,
-    /// Tells when a client leaves in the middle of an answer.
-    left: mpsc::Receiver<()>,
-    _runtime: Runtime,
-}
-
-impl Upstream {
-    fn start() -> Self {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let asked: Arc<std::sync::Mutex<usize>> = Arc::default();
-        let (gone, left) = mpsc::channel();
-        let count = asked.clone();
-        let models = get(async |headers: axum::http::HeaderMap| {
-            if headers[header::AUTHORIZATION] == "Bearer sk-right" {
-                (axum::http::StatusCode::OK, axum::Json(json!({ "data": [{ "id": "m" }] })))
-            } else {
-                let error = json!({ "error": { "message": "Incorrect API key provided" } });
-                (axum::http::StatusCode::UNAUTHORIZED, axum::Json(error))
-            }
-        });
-        let chat = post(async move |body: Bytes| {
-            *count.lock().unwrap() += 1;
-            let body: Value = serde_json::from_slice(&body).unwrap();
-            let said = body["messages"][0]["content"].as_str().unwrap().to_owned();
-            ([(header::CONTENT_TYPE, "text/event-stream")], said_to(&said, gone.clone()))
-        });
-        let routes = Router::new().route("/models", models).route("/chat/completions", chat);
-        runtime.spawn(async move { axum::serve(listener, routes).await });
-        Self { url, asked, left, _runtime: runtime }
-    }
-}
-
-/// `slowly` gets a first piece and no other, `break off` half of an answer, everything else an echo.
-fn said_to(said: &str, gone: mpsc::Sender<()>) -> Body {
-    struct Guard(mpsc::Sender<()>);
-    impl Drop for Guard {
-        fn drop(&mut self) {
-            let _ = self.0.send(());
-        }
-    }
-    let piece = |text: &str| {
-        let choice = json!({ "index": 0, "delta": { "content": text }, "finish_reason": null });
-        format!("data: {}\n\n", json!({ "id": "1", "object": "chat.completion.chunk", "choices": [choice] }))
-    };
-    let end = json!({ "id": "1", "choices": [{ "index": 0, "delta": {}, "finish_reason": "stop" }] });
-    match said {
-        "slowly" => {
-            let first = piece("one");
-            let never = Arc::new(Notify::new());
-            let stream = futures::stream::unfold(
-                (Some(first), never, Guard(gone)),
-                |(first, never, guard)| async move {
-                    if let Some(first) = first {
-                        return Some((Ok::<_, std::io::Error>(first), (None, never, guard)));
-                    }
-                    never.notified().await;
-                    None
-                },
-            );
-            Body::from_stream(stream)
-        }
-        "break off" => Body::from(piece("half of")),
-        said => Body::from(piece(&format!("you said {said}")) + &format!("data: {end}\n\ndata: [DONE]\n\n")),
-    }
 }

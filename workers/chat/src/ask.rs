@@ -12,7 +12,7 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use crate::{ChatError, error::Kind};
+use crate::{ChatError, error::Kind, origin::Origin};
 
 /// Who speaks in OpenAI's messages, and in Ollama's and Anthropic's.
 const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "function"];
@@ -45,6 +45,7 @@ pub(crate) struct Ask {
     pub(crate) fields: Fields,
     /// What Anthropic's clients try out, for a provider that knows it: `anthropic-beta`.
     pub(crate) beta: Option<HeaderValue>,
+    pub(crate) origin: Origin,
 }
 
 /// Where a request came in, and so the shape of its answer.
@@ -207,12 +208,13 @@ impl Ask {
         messages(&fields, roles)?;
         fields.take("model");
         fields.take("stream");
-        Ok(Self { door, model, stream, fields, beta: None })
+        Ok(Self { door, model, stream, fields, beta: None, origin: Origin::default() })
     }
 
     /// The same request in other words.
     pub(crate) fn told(&self, fields: Fields) -> Self {
-        Self { door: self.door, model: self.model.clone(), stream: self.stream, fields, beta: None }
+        let origin = self.origin.clone();
+        Self { door: self.door, model: self.model.clone(), stream: self.stream, fields, beta: None, origin }
     }
 }
 

@@ -26,11 +26,12 @@ use crate::{
     ChatError, Settings,
     ask::Ask,
     door::Labels,
-    event::{Collected, Usage},
+    event::Facts,
     fleet::{Candidate, Fleet},
     live::{Begun, Live, Meter},
     metrics::Numbers,
     protocol::{Outgoing, Protocol, openai},
+    trace::Call,
     upstream::{Deadline, Upstream},
 };
 
@@ -116,10 +117,17 @@ impl Chatd {
         ask: &Ask,
         asked: Instant,
     ) -> Result<Answer, ChatError> {
-        let outgoing = upstream.protocol.request(ask, &model, upstream.config.kind, upstream.is_openai())?;
-        let place = upstream.enter().await?;
-        let mut meter = Meter::new(upstream.clone(), model, self.0.numbers.clone(), place);
         let settings = &self.0.settings;
+        let mut outgoing =
+            upstream.protocol.request(ask, &model, upstream.config.kind, upstream.is_openai())?;
+        let call = Call::begin(settings.tracer.as_deref(), ask, &upstream, &model);
+        outgoing.trace = call.headers(ask);
+        let (origin, numbers) = (ask.origin.clone(), self.0.numbers.clone());
+        let mut meter = Meter::new(upstream.clone(), model, origin, numbers, call);
+        if let Err(error) = meter.enter().await {
+            meter.failed(&error);
+            return Err(error);
+        }
         let mut tries = 0;
         loop {
             let error = match Box::pin(attempt(&upstream, &outgoing, ask, asked, &mut meter)).await {
@@ -129,8 +137,8 @@ impl Chatd {
                         body: AnswerBody::Pieces(begun.metered(meter)),
                     });
                 }
-                Ok(Attempt::Whole(body, usage)) => {
-                    meter.answered(usage);
+                Ok(Attempt::Whole(body, facts)) => {
+                    meter.answered(&facts);
                     return Ok(Answer { provider: upstream.name.clone(), body: AnswerBody::Whole(body) });
                 }
                 Err(error) => error,
@@ -151,7 +159,7 @@ impl Chatd {
 /// What one try brought.
 enum Attempt {
     Pieces(Box<Begun>),
-    Whole(Bytes, Usage),
+    Whole(Bytes, Facts),
 }
 
 async fn attempt(
@@ -180,20 +188,18 @@ async fn attempt(
         if ask.stream {
             return Ok(Attempt::Pieces(Box::new(begun)));
         }
-        let collected = begun.collect(upstream).await?;
-        let usage = collected.usage;
-        return Ok(Attempt::Whole(Ask::whole(ask.door, labels, collected), usage));
+        let (collected, facts) = begun.collect(upstream).await?;
+        return Ok(Attempt::Whole(Ask::whole(ask.door, labels, collected), facts));
     }
     let answer = upstream.send(outgoing, total).await?;
     let body = upstream.whole(answer, total).await?;
     let fault = |fault| upstream.fault(fault);
+    let facts = upstream.protocol.glance(&body).map_err(fault)?;
     if upstream.protocol.passes(ask.door) {
-        let usage = upstream.protocol.glance(&body).map_err(fault)?;
-        return Ok(Attempt::Whole(body.into(), usage));
+        return Ok(Attempt::Whole(body.into(), facts));
     }
-    let collected: Collected = openai::collect(&body).map_err(fault)?;
-    let usage = collected.usage;
-    Ok(Attempt::Whole(Ask::whole(ask.door, labels, collected), usage))
+    let collected = openai::collect(&body, &facts).map_err(fault)?;
+    Ok(Attempt::Whole(Ask::whole(ask.door, labels, collected), facts))
 }
 
 /// Twice as long each time, and half of it by chance: those who failed together do not come back together.

@@ -31,6 +31,15 @@ pub(crate) struct Usage {
     pub(crate) completion_tokens: u64,
 }
 
+/// What an answer tells of itself beside its text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) usage: Usage,
+    pub(crate) finish: Option<Finish>,
+    /// The model, as the provider says it.
+    pub(crate) model: Option<String>,
+}
+
 /// Why an answer ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Finish {

@@ -24,10 +24,12 @@ mod live;
 mod look;
 mod metrics;
 mod models;
+mod origin;
 mod protocol;
 mod route;
 mod service;
 mod settings;
+mod trace;
 mod upstream;
 mod wire;
 

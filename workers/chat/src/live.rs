@@ -13,10 +13,12 @@ use crate::{
     ChatError,
     ask::{Ask, Door},
     door::{Labels, Writer},
-    event::{Collected, Event, Fault, Usage},
+    event::{Collected, Event, Facts, Fault},
     gate::Place,
-    metrics::{Numbers, Outcome},
+    metrics::{Numbers, Outcome, Whose},
+    origin::Origin,
     protocol::{Decoder, Passing},
+    trace::Call,
     upstream::{Deadline, Upstream, innermost},
 };
 
@@ -30,52 +32,77 @@ enum Flow {
     Collect { decoder: Decoder, collected: Box<Collected> },
 }
 
-/// A request that a provider works on. When it is dropped without a verdict, the client has left.
+/// A request to a provider: waiting for its place, then worked on. When it is dropped without a verdict, the client has left.
 pub(crate) struct Meter {
     upstream: Arc<Upstream>,
     model: String,
+    origin: Origin,
     numbers: Numbers,
+    call: Call,
     begun: Instant,
+    /// There while the provider works on it.
+    place: Option<Place>,
     judged: bool,
-    _place: Place,
 }
 
 impl Meter {
-    pub(crate) fn new(upstream: Arc<Upstream>, model: String, numbers: Numbers, place: Place) -> Self {
-        numbers.begun(&upstream.name);
-        Self { upstream, model, numbers, begun: Instant::now(), judged: false, _place: place }
+    pub(crate) fn new(
+        upstream: Arc<Upstream>,
+        model: String,
+        origin: Origin,
+        numbers: Numbers,
+        call: Call,
+    ) -> Self {
+        Self { upstream, model, origin, numbers, call, begun: Instant::now(), place: None, judged: false }
+    }
+
+    /// Waits for the right to ask.
+    pub(crate) async fn enter(&mut self) -> Result<(), ChatError> {
+        self.place = Some(self.upstream.enter().await?);
+        self.numbers.begun(&self.upstream.name);
+        self.begun = Instant::now();
+        Ok(())
     }
 
     pub(crate) fn model(&self) -> &str {
         &self.model
     }
 
-    pub(crate) fn first_token(&self, after: Duration) {
-        self.numbers.first_token(&self.upstream.name, &self.model, after);
+    pub(crate) fn first_token(&mut self, after: Duration) {
+        self.numbers.first_token(self.whose(), after);
+        self.call.first_token();
         self.upstream.worked();
     }
 
     /// The answer is whole.
-    pub(crate) fn answered(mut self, usage: Usage) {
+    pub(crate) fn answered(mut self, facts: &Facts) {
         self.upstream.worked();
-        self.end(Outcome::Answered, usage);
+        self.end(Outcome::Answered, None, facts);
     }
 
     pub(crate) fn failed(mut self, error: &ChatError) {
         self.upstream.failed(error);
-        self.end(Outcome::Failed(error.kind), Usage::default());
+        self.end(Outcome::Failed(error.kind), error.upstream_status, &Facts::default());
     }
 
-    fn end(&mut self, outcome: Outcome, usage: Usage) {
+    fn end(&mut self, outcome: Outcome, upstream_status: Option<u16>, facts: &Facts) {
         self.judged = true;
-        self.numbers.ended(&self.upstream.name, &self.model, outcome, self.begun.elapsed(), usage);
+        if self.place.take().is_some() {
+            self.numbers.left(&self.upstream.name);
+        }
+        self.numbers.ended(self.whose(), outcome, self.begun.elapsed(), facts.usage);
+        self.call.ended(outcome, upstream_status, facts);
+    }
+
+    fn whose(&self) -> Whose<'_> {
+        Whose { provider: &self.upstream.name, model: &self.model, key: self.origin.key() }
     }
 }
 
 impl Drop for Meter {
     fn drop(&mut self) {
         if !self.judged {
-            self.end(Outcome::ClientLeft, Usage::default());
+            self.end(Outcome::ClientLeft, None, &Facts::default());
         }
     }
 }
@@ -92,7 +119,7 @@ pub(crate) struct Begun {
     /// Whether a piece has come.
     opened: bool,
     ended: bool,
-    usage: Usage,
+    facts: Facts,
 }
 
 impl Begun {
@@ -118,7 +145,7 @@ impl Begun {
             out: BytesMut::new(),
             opened: false,
             ended: false,
-            usage: Usage::default(),
+            facts: Facts::default(),
         }
     }
 
@@ -135,19 +162,20 @@ impl Begun {
     }
 
     /// Waits for all of it.
-    pub(crate) async fn collect(mut self, upstream: &Upstream) -> Result<Collected, ChatError> {
+    pub(crate) async fn collect(mut self, upstream: &Upstream) -> Result<(Collected, Facts), ChatError> {
         while !self.ended {
             let deadline = Deadline::silence(self.idle).or(self.total);
             self.step(deadline).await.map_err(|fault| upstream.fault(fault))?;
         }
-        Ok(match self.flow {
+        let collected = match self.flow {
             Flow::Collect { collected, .. } => *collected,
             Flow::Pass(_) | Flow::Translate { .. } => Collected::default(),
-        })
+        };
+        Ok((collected, self.facts))
     }
 
     pub(crate) fn metered(self: Box<Self>, meter: Meter) -> Live {
-        Live { begun: self, meter: Some(meter) }
+        Live { begun: self, meter: Some(Box::new(meter)) }
     }
 
     /// Takes the next bytes of the provider.
@@ -185,10 +213,13 @@ impl Begun {
         let ended = match &mut self.flow {
             Flow::Pass(passing) => {
                 let ended = passing.end(&mut self.out);
-                self.usage = passing.usage();
+                self.facts = passing.facts().clone();
                 ended
             }
-            Flow::Translate { decoder, .. } | Flow::Collect { decoder, .. } => decoder.end(&mut events),
+            Flow::Translate { decoder, .. } | Flow::Collect { decoder, .. } => {
+                self.facts.model = decoder.model().cloned();
+                decoder.end(&mut events)
+            }
         };
         self.hand_on(events);
         if let (Ok(()), Flow::Translate { writer, .. }) = (&ended, &mut self.flow) {
@@ -200,8 +231,10 @@ impl Begun {
     fn hand_on(&mut self, events: Vec<Event>) {
         self.opened |= !events.is_empty();
         for event in events {
-            if let Event::Usage(usage) = event {
-                self.usage = usage;
+            match event {
+                Event::Usage(usage) => self.facts.usage = usage,
+                Event::Finish(finish) => self.facts.finish = Some(finish),
+                _ => {}
             }
             match &mut self.flow {
                 Flow::Translate { writer, .. } => writer.write(event, &mut self.out),
@@ -223,7 +256,7 @@ impl Begun {
 pub(crate) struct Live {
     begun: Box<Begun>,
     /// Gone when the answer has its verdict.
-    meter: Option<Meter>,
+    meter: Option<Box<Meter>>,
 }
 
 impl Live {
@@ -258,7 +291,7 @@ impl Live {
     fn judge(&mut self, fault: Option<Fault>) {
         let Some(meter) = self.meter.take() else { return };
         match fault {
-            None => meter.answered(self.begun.usage),
+            None => meter.answered(&self.begun.facts),
             Some(fault) => {
                 let error = meter.upstream.fault(fault);
                 warn!(provider = %meter.upstream.name, model = meter.model, %error, "An answer broke off");

@@ -24,7 +24,10 @@ use crate::{error::Kind, event::Usage};
 /// Names of models that are labels. A label value lives for ever, and a default provider may know any number of models.
 const MAX_MODELS: usize = 500;
 
-/// The label of models beyond those.
+/// Pairs of a model and a key that are labels. Keys are few, but change when they are rotated.
+const MAX_USES: usize = 2000;
+
+/// The label of models and keys beyond those.
 const OTHER: &str = "other";
 
 /// The numbers of a chatd.
@@ -32,14 +35,21 @@ const OTHER: &str = "other";
 pub(crate) struct Numbers {
     requests: Family<Asked, Counter>,
     tokens: Family<Counted, Counter>,
-    first_token: Family<Model, Histogram, fn() -> Histogram>,
+    first_token: Family<Use, Histogram, fn() -> Histogram>,
     duration: Family<Model, Histogram, fn() -> Histogram>,
     in_flight: Family<Provider, Gauge<i64, AtomicI64>>,
     retries: Family<Provider, Counter>,
     fallbacks: Family<Provider, Counter>,
     resting: Family<Provider, Gauge<i64, AtomicI64>>,
-    /// Those that are labels already: models that some provider answered for.
-    models: Arc<Mutex<HashSet<Model>>>,
+    known: Arc<Mutex<Known>>,
+}
+
+/// What is a label already.
+#[derive(Debug, Default)]
+struct Known {
+    /// Those that some provider answered for.
+    models: HashSet<Model>,
+    uses: HashSet<Use>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -53,10 +63,19 @@ pub(crate) struct Model {
     model: String,
 }
 
+/// A model, and who uses it: the name of the client's token, empty where none is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Use {
+    provider: String,
+    model: String,
+    key: String,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Asked {
     provider: String,
     model: String,
+    key: String,
     outcome: &'static str,
 }
 
@@ -64,7 +83,17 @@ struct Asked {
 struct Counted {
     provider: String,
     model: String,
+    key: String,
     direction: &'static str,
+}
+
+/// Whose numbers they are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Whose<'a> {
+    pub(crate) provider: &'a str,
+    pub(crate) model: &'a str,
+    /// The name of the client's token.
+    pub(crate) key: &'a str,
 }
 
 /// How a request to a provider ended.
@@ -76,7 +105,8 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    fn label(self) -> &'static str {
+    /// The word for it in metrics and traces.
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Answered => "ok",
             Self::Failed(kind) => kind.code(),
@@ -96,14 +126,22 @@ impl Numbers {
             retries: Family::default(),
             fallbacks: Family::default(),
             resting: Family::default(),
-            models: Arc::default(),
+            known: Arc::default(),
         };
         let Self { requests, tokens, first_token, duration, in_flight, retries, fallbacks, resting, .. } =
             numbers.clone();
         metrics.register(|registry| {
             let chat = registry.sub_registry_with_prefix("chat");
-            chat.register("requests", "Requests to providers by how they ended", requests);
-            chat.register("tokens", "Tokens in and out, as the providers count them", tokens);
+            chat.register(
+                "requests",
+                "Requests to providers by how they ended; key: the client's token",
+                requests,
+            );
+            chat.register(
+                "tokens",
+                "Tokens in and out, as the providers count them; key: the client's token",
+                tokens,
+            );
             chat.register("first_token_seconds", "Time until the first piece of an answer came", first_token);
             chat.register("duration_seconds", "Time until the end of an answer", duration);
             chat.register("in_flight", "Requests that a provider works on", in_flight);
@@ -118,30 +156,32 @@ impl Numbers {
         self.in_flight.get_or_create(&label(provider)).inc();
     }
 
+    pub(crate) fn left(&self, provider: &str) {
+        self.in_flight.get_or_create(&label(provider)).dec();
+    }
+
     pub(crate) fn in_flight(&self, provider: &str) -> u64 {
         self.in_flight.get_or_create(&label(provider)).get().try_into().unwrap_or(0)
     }
 
-    pub(crate) fn first_token(&self, provider: &str, model: &str, after: Duration) {
-        let model = self.model(provider, model, true);
-        self.first_token.get_or_create(&model).observe(after.as_secs_f64());
+    pub(crate) fn first_token(&self, whose: Whose<'_>, after: Duration) {
+        self.first_token.get_or_create(&self.labels(whose, true)).observe(after.as_secs_f64());
     }
 
-    pub(crate) fn ended(&self, provider: &str, model: &str, outcome: Outcome, after: Duration, usage: Usage) {
-        self.in_flight.get_or_create(&label(provider)).dec();
+    pub(crate) fn ended(&self, whose: Whose<'_>, outcome: Outcome, after: Duration, usage: Usage) {
         // A client can invent names; only one that a provider answered for becomes a label.
-        let model = self.model(provider, model, outcome == Outcome::Answered);
+        let Use { provider, model, key } = self.labels(whose, outcome == Outcome::Answered);
         if outcome == Outcome::Answered {
+            let model = Model { provider: provider.clone(), model: model.clone() };
             self.duration.get_or_create(&model).observe(after.as_secs_f64());
         }
         for (direction, tokens) in [("in", usage.prompt_tokens), ("out", usage.completion_tokens)] {
             if tokens > 0 {
-                let Model { provider, model } = model.clone();
-                self.tokens.get_or_create(&Counted { provider, model, direction }).inc_by(tokens);
+                let (provider, model, key) = (provider.clone(), model.clone(), key.clone());
+                self.tokens.get_or_create(&Counted { provider, model, key, direction }).inc_by(tokens);
             }
         }
-        let Model { provider, model } = model;
-        self.requests.get_or_create(&Asked { provider, model, outcome: outcome.label() }).inc();
+        self.requests.get_or_create(&Asked { provider, model, key, outcome: outcome.label() }).inc();
     }
 
     pub(crate) fn retried(&self, provider: &str) {
@@ -156,17 +196,30 @@ impl Numbers {
         self.resting.get_or_create(&label(provider)).set(resting.into());
     }
 
-    fn model(&self, provider: &str, model: &str, known: bool) -> Model {
-        let named = Model { provider: provider.to_owned(), model: model.to_owned() };
-        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
-        if models.contains(&named) {
-            return named;
+    /// The labels of a use. `answered` says that the provider has the model.
+    fn labels(&self, whose: Whose<'_>, answered: bool) -> Use {
+        let [provider, model, key] = [whose.provider, whose.model, whose.key].map(str::to_owned);
+        let mut labels = Use { provider, model, key };
+        let Known { models, uses } = &mut *self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if uses.contains(&labels) {
+            return labels;
         }
-        if known && models.len() < MAX_MODELS {
-            models.insert(named.clone());
-            return named;
+        let model = Model { provider: labels.provider.clone(), model: labels.model.clone() };
+        if !models.contains(&model) {
+            if answered && models.len() < MAX_MODELS {
+                models.insert(model);
+            } else {
+                OTHER.clone_into(&mut labels.model);
+            }
         }
-        Model { model: OTHER.to_owned(), ..named }
+        if !uses.contains(&labels) {
+            if uses.len() < MAX_USES {
+                uses.insert(labels.clone());
+            } else {
+                OTHER.clone_into(&mut labels.key);
+            }
+        }
+        labels
     }
 }
 
@@ -177,4 +230,33 @@ fn label(provider: &str) -> Provider {
 /// From 1 ms to 17 minutes, each bucket twice as wide as the one before.
 fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 21))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_models_that_answered_and_keys_that_there_are_and_not_too_many_of_them() {
+        let numbers = Numbers::register(&Metrics::default());
+        let labels = |model: &str, key: &str, answered| {
+            let Use { model, key, .. } = numbers.labels(Whose { provider: "up", model, key }, answered);
+            (model, key)
+        };
+        let named = |model: &str, key: &str| (model.to_owned(), key.to_owned());
+        assert_eq!(labels("invented", "a", false), named("other", "a"));
+        assert_eq!(labels("m", "a", true), named("m", "a"));
+        assert_eq!(labels("m", "b", false), named("m", "b"), "the model is known by now");
+        for model in 0..2 * MAX_MODELS {
+            labels(&format!("m{model}"), "a", true);
+        }
+        assert_eq!(labels("one more", "a", true), named("other", "a"));
+        for key in 0..2 * MAX_USES {
+            labels("m", &format!("k{key}"), true);
+        }
+        assert_eq!(labels("m", "one more", true), named("m", "other"));
+        assert_eq!(labels("m", "a", true), named("m", "a"));
+        let Known { models, uses } = &*numbers.known.lock().unwrap();
+        assert_eq!((models.len(), uses.len()), (MAX_MODELS, MAX_USES));
+    }
 }

@@ -21,6 +21,7 @@ use crate::{
     ask::{Ask, Door},
     chatd::{Answer, AnswerBody},
     door::{anthropic, ollama, openai},
+    origin::Origin,
 };
 
 /// Who answered.
@@ -86,9 +87,9 @@ async fn answer(
     request: Request,
     read: impl FnOnce(&[u8]) -> Result<Ask, ChatError>,
 ) -> Result<Response, Problem> {
-    let asked = Instant::now();
+    let (asked, origin) = (Instant::now(), Origin::of(&request));
     let body: Bytes = body::read(request.into_body(), chatd.0.settings.max_body_bytes).await?;
-    let ask = read(&body)?;
+    let ask = Ask { origin, ..read(&body)? };
     // Thousands of streams may be open; none of them keeps its request twice.
     drop(body);
     let door = ask.door;

@@ -1,9 +1,10 @@
 //! What chatd may use, where a provider says nothing of its own.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use lakehouse_contract::provider::Limits;
 use lakehouse_http::Metrics;
+use opentelemetry::global::BoxedTracer;
 
 /// Limits of a [`Chatd`](crate::Chatd).
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct Settings {
     pub look_soon: Duration,
     /// Where its numbers are shown.
     pub metrics: Metrics,
+    /// What makes its spans; none are made without it.
+    pub tracer: Option<Arc<BoxedTracer>>,
 }
 
 impl Default for Settings {
@@ -52,6 +55,7 @@ impl Default for Settings {
             look_every: Duration::from_secs(30),
             look_soon: Duration::from_secs(5),
             metrics: Metrics::default(),
+            tracer: None,
         }
     }
 }

@@ -88,6 +88,12 @@ impl Upstream {
         }
     }
 
+    /// The host and the port where it is.
+    pub(crate) fn address(&self) -> Option<(&str, u16)> {
+        let base = &self.link.as_ref().ok()?.base;
+        Some((base.host_str()?, base.port_or_known_default()?))
+    }
+
     /// Whether it is OpenAI itself.
     pub(crate) fn is_openai(&self) -> bool {
         let own = |link: &Link| link.base.host_str() == Some("api.openai.com");
@@ -170,6 +176,7 @@ impl Upstream {
         if let Some(beta) = &outgoing.beta {
             headers.insert(HeaderName::from_static("anthropic-beta"), beta.clone());
         }
+        headers.extend(outgoing.trace.clone());
         let request = link.client.post(link.url(outgoing.path)).headers(headers).body(outgoing.body.clone());
         self.answer(request, deadline).await
     }

@@ -105,7 +105,9 @@ async fn a_fallback_answers_until_the_first_is_back() {
     let numbers = chat.metrics.text();
     assert!(numbers.contains("lakehouse_chat_fallbacks_total{provider=\"first\"} 3"), "{numbers}");
     assert!(
-        numbers.contains("lakehouse_chat_tokens_total{provider=\"first\",model=\"big\",direction=\"out\"} 2"),
+        numbers.contains(
+            "lakehouse_chat_tokens_total{provider=\"first\",model=\"big\",key=\"\",direction=\"out\"} 2"
+        ),
         "{numbers}"
     );
 }

@@ -38,6 +38,7 @@ use crate::{
     models::Models,
     run::Runner,
     services::{Places, Services, Setup},
+    traces::Traces,
     uploads::{Resident, Uploads},
 };
 use controller::Controller;
@@ -100,7 +101,7 @@ impl Up {
         let store = Store::open(&location).await?;
         let resident = Resident::default();
         let (keys, providers) = Keys::new(data.keys());
-        let metrics = Metrics::default();
+        let (metrics, traces) = (Metrics::default(), Traces::start("up")?);
         let setup = Setup {
             limits: self.limits,
             uploads: Uploads::Resident(resident.clone()),
@@ -110,6 +111,7 @@ impl Up {
             providers,
             embedder: None,
             metrics: metrics.clone(),
+            tracer: traces.tracer(),
         };
         let places = Places { cache: &data.cache(), spool: &data.spool() };
         let services = Box::pin(Services::open(store, &ROLES, places, setup)).await?;

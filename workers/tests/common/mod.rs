@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 pub(crate) mod ollama;
+pub(crate) mod upstream;
 pub(crate) mod web;
 
 use std::{
@@ -171,7 +172,7 @@ pub(crate) fn lakehouse() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lakehouse"));
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
-        if ["LAKEHOUSE_", "AWS_", "RUST_LOG"].iter().any(|prefix| name.starts_with(prefix)) {
+        if ["LAKEHOUSE_", "AWS_", "OTEL_", "RUST_LOG"].iter().any(|prefix| name.starts_with(prefix)) {
             command.env_remove(&*name);
         }
     }

@@ -12,7 +12,7 @@ pub(crate) mod openai;
 
 use std::borrow::Cow;
 
-use axum::http::HeaderValue;
+use axum::http::{HeaderMap, HeaderValue};
 use bytes::{Bytes, BytesMut};
 use lakehouse_contract::provider::ProviderKind;
 use serde_json::Value;
@@ -21,7 +21,7 @@ use crate::{
     ChatError,
     ask::{Ask, Door},
     door,
-    event::{Event, Fault, Usage},
+    event::{Event, Facts, Fault},
 };
 
 /// What is sent upstream.
@@ -34,6 +34,8 @@ pub(crate) struct Outgoing {
     pub(crate) stream: bool,
     /// What Anthropic's client tries out.
     pub(crate) beta: Option<HeaderValue>,
+    /// The trace that it is a part of.
+    pub(crate) trace: HeaderMap,
 }
 
 /// The families of protocols.
@@ -82,7 +84,7 @@ impl Protocol {
                 ("/chat/completions", body, ask.stream, None)
             }
         };
-        Ok(Outgoing { path, body, stream, beta })
+        Ok(Outgoing { path, body, stream, beta, trace: HeaderMap::new() })
     }
 
     /// A request in OpenAI's words, which those of all protocols are made from.
@@ -104,8 +106,8 @@ impl Protocol {
         )
     }
 
-    /// Looks at a whole answer that is passed on: its tokens.
-    pub(crate) fn glance(self, body: &[u8]) -> Result<Usage, Fault> {
+    /// Looks at a whole answer: what it tells of itself.
+    pub(crate) fn glance(self, body: &[u8]) -> Result<Facts, Fault> {
         match self {
             Self::Ollama => ollama::glance(body),
             Self::OpenAi => openai::glance(body),
@@ -189,6 +191,15 @@ impl Decoder {
             Self::Anthropic(decoder) => decoder.is_done(),
         }
     }
+
+    /// The model, as the provider says it.
+    pub(crate) fn model(&self) -> Option<&String> {
+        match self {
+            Self::Ollama(decoder) => decoder.model(),
+            Self::OpenAi(decoder) => decoder.model(),
+            Self::Anthropic(decoder) => decoder.model(),
+        }
+    }
 }
 
 /// Every field goes on as it came, with the provider's name of the model.
@@ -243,12 +254,12 @@ impl Passing {
         }
     }
 
-    /// Tokens, as far as they are counted now.
-    pub(crate) fn usage(&self) -> Usage {
+    /// What the answer has told of itself so far.
+    pub(crate) fn facts(&self) -> &Facts {
         match self {
-            Self::Ollama(passing) => passing.usage().unwrap_or_default(),
-            Self::OpenAi(passing) => passing.usage().unwrap_or_default(),
-            Self::Anthropic(passing) => passing.usage(),
+            Self::Ollama(passing) => passing.facts(),
+            Self::OpenAi(passing) => passing.facts(),
+            Self::Anthropic(passing) => passing.facts(),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::messages::{self, Format, Message, Part, Role, TRANSLATED, ToolChoice}
 use crate::{
     ChatError,
     ask::{Ask, Fields},
-    event::{Event, Fault, Finish, Usage},
+    event::{Event, Facts, Fault, Finish, Usage},
     wire::Ndjson,
 };
 
@@ -156,11 +156,14 @@ pub(crate) struct Decoder {
 #[derive(Debug, Default)]
 struct State {
     tools: u32,
+    model: Option<String>,
     done: bool,
 }
 
 #[derive(Deserialize)]
-struct Line {
+struct Line<'a> {
+    #[serde(default, borrow)]
+    model: Option<&'a RawValue>,
     #[serde(default)]
     message: Option<Said>,
     #[serde(default)]
@@ -219,6 +222,10 @@ impl Decoder {
     pub(crate) fn is_done(&self) -> bool {
         self.state.done
     }
+
+    pub(crate) fn model(&self) -> Option<&String> {
+        self.state.model.as_ref()
+    }
 }
 
 /// Passes an answer on. It is only looked at, so that tokens are counted and a broken stream is told from a whole one.
@@ -226,18 +233,18 @@ impl Decoder {
 pub(crate) struct Passing {
     lines: Ndjson,
     state: State,
-    usage: Option<Usage>,
+    facts: Facts,
 }
 
 impl Passing {
     pub(crate) fn push(&mut self, bytes: &[u8], out: &mut BytesMut) -> Result<(), Fault> {
-        let Self { lines, state, usage } = self;
-        lines.push(bytes, |line| pass(state, usage, line, out))
+        let Self { lines, state, facts } = self;
+        lines.push(bytes, |line| pass(state, facts, line, out))
     }
 
     pub(crate) fn end(&mut self, out: &mut BytesMut) -> Result<(), Fault> {
-        let Self { lines, state, usage } = self;
-        match lines.end(|line| pass(state, usage, line, out)) {
+        let Self { lines, state, facts } = self;
+        match lines.end(|line| pass(state, facts, line, out)) {
             Err(said @ Fault::Said { .. }) => Err(said),
             _ if state.done => Ok(()),
             _ => Err(Fault::Truncated),
@@ -248,40 +255,49 @@ impl Passing {
         self.state.done
     }
 
-    pub(crate) fn usage(&self) -> Option<Usage> {
-        self.usage
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.facts
     }
 }
 
-fn pass(state: &mut State, usage: &mut Option<Usage>, line: &[u8], out: &mut BytesMut) -> Result<(), Fault> {
+fn pass(state: &mut State, facts: &mut Facts, line: &[u8], out: &mut BytesMut) -> Result<(), Fault> {
     if state.done {
         return Ok(());
     }
     let mut events = Vec::new();
     state.line(line, &mut events)?;
-    *usage = events.iter().rev().find_map(counted).or(*usage);
+    if state.done {
+        *facts = told(&events, state);
+    }
     out.put_slice(line);
     out.put_u8(b'\n');
     Ok(())
 }
 
-fn counted(event: &Event) -> Option<Usage> {
-    if let Event::Usage(usage) = event { Some(*usage) } else { None }
+/// What the last line tells.
+fn told(events: &[Event], state: &State) -> Facts {
+    events.iter().fold(Facts { model: state.model.clone(), ..Facts::default() }, |facts, event| match event {
+        Event::Usage(usage) => Facts { usage: *usage, ..facts },
+        Event::Finish(finish) => Facts { finish: Some(*finish), ..facts },
+        _ => facts,
+    })
 }
 
-/// Looks at a whole answer that is passed on: its tokens.
-pub(crate) fn glance(body: &[u8]) -> Result<Usage, Fault> {
+/// Looks at a whole answer that is passed on.
+pub(crate) fn glance(body: &[u8]) -> Result<Facts, Fault> {
     let (mut state, mut events) = (State::default(), Vec::new());
     state.line(body, &mut events)?;
-    let usage = events.iter().find_map(counted);
-    usage.ok_or_else(|| Fault::Malformed("it has no end".to_owned()))
+    if state.done { Ok(told(&events, &state)) } else { Err(Fault::Malformed("it has no end".to_owned())) }
 }
 
 impl State {
     fn line(&mut self, line: &[u8], events: &mut Vec<Event>) -> Result<(), Fault> {
-        let line: Line = serde_json::from_slice(line).map_err(|error| Fault::json(&error))?;
+        let line: Line<'_> = serde_json::from_slice(line).map_err(|error| Fault::json(&error))?;
         if let Some(error) = line.error {
             return Err(super::said(&error));
+        }
+        if self.model.is_none() {
+            self.model = line.model.and_then(|model| serde_json::from_str(model.get()).ok());
         }
         if let Some(Said { content, thinking, tool_calls }) = line.message {
             if !thinking.is_empty() {
@@ -427,18 +443,19 @@ mod tests {
 
     #[test]
     fn an_answer_is_passed_on_as_it_came_with_its_tokens_counted() {
-        let piece = r#"{"message":{"content":"a"},"logprobs":[1.50],"done":false}"#;
-        let end = r#"{"message":{"content":""},"done":true,"done_reason":"stop","prompt_eval_count":5,"eval_count":3}"#;
+        let piece = r#"{"model":"m","message":{"content":"a"},"logprobs":[1.50],"done":false}"#;
+        let end = r#"{"model":"m","message":{"content":""},"done":true,"done_reason":"stop","prompt_eval_count":5,"eval_count":3}"#;
         let usage = Usage { prompt_tokens: 5, completion_tokens: 3 };
         let (mut passing, mut out) = (Passing::default(), BytesMut::new());
         passing.push(format!("{piece}\n").as_bytes(), &mut out).unwrap();
-        assert_eq!((passing.end(&mut out), passing.usage()), (Err(Fault::Truncated), None));
+        assert_eq!((passing.end(&mut out), passing.facts()), (Err(Fault::Truncated), &Facts::default()));
         passing.push(end.as_bytes(), &mut out).unwrap();
-        assert_eq!((passing.end(&mut out), passing.usage()), (Ok(()), Some(usage)));
+        let facts = Facts { usage, finish: Some(Finish::Stop), model: Some("m".into()) };
+        assert_eq!((passing.end(&mut out), passing.facts()), (Ok(()), &facts));
         assert_eq!(out, format!("{piece}\n{end}\n"));
         let said = passing_error();
         assert_eq!(said, Err(Fault::Said { message: "out of memory".into(), status: None }));
-        assert_eq!(glance(end.as_bytes()), Ok(usage));
+        assert_eq!(glance(end.as_bytes()), Ok(facts));
         assert!(matches!(glance(piece.as_bytes()), Err(Fault::Malformed(_))));
     }
 

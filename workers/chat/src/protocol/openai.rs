@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::{BufMut, BytesMut};
 use lakehouse_contract::provider::ProviderKind;
-use serde::{Deserialize, de::IgnoredAny};
+use serde::Deserialize;
 use serde_json::{
     Map, Value, json,
     value::{RawValue, to_raw_value},
@@ -16,7 +16,7 @@ use serde_json::{
 use crate::{
     ChatError,
     ask::{Ask, Door},
-    event::{Collected, Event, Fault, Finish, ToolCall, Usage},
+    event::{Collected, Event, Facts, Fault, Finish, ToolCall, Usage},
     wire::Sse,
 };
 
@@ -83,18 +83,19 @@ pub(crate) struct Passing {
 struct Passed {
     /// Whether the client asked for tokens.
     wants_usage: bool,
-    usage: Option<Usage>,
-    finished: bool,
+    facts: Facts,
     done: bool,
 }
 
 /// An event, as far as it is looked at.
 #[derive(Deserialize)]
 struct Glance<'a> {
-    #[serde(default)]
-    choices: Option<Vec<GlanceChoice>>,
+    #[serde(default, borrow)]
+    choices: Option<Vec<GlanceChoice<'a>>>,
     #[serde(default)]
     usage: Option<Usage>,
+    #[serde(default, borrow)]
+    model: Option<&'a RawValue>,
     #[serde(default, borrow)]
     error: Option<&'a RawValue>,
     #[serde(default, borrow)]
@@ -102,12 +103,25 @@ struct Glance<'a> {
 }
 
 #[derive(Deserialize)]
-struct GlanceChoice {
-    #[serde(default)]
-    finish_reason: Option<IgnoredAny>,
+struct GlanceChoice<'a> {
+    #[serde(default, borrow)]
+    finish_reason: Option<&'a RawValue>,
 }
 
 impl Glance<'_> {
+    /// Why the answer ends, where it does.
+    fn finish(&self) -> Option<Finish> {
+        let mut reasons = self.choices.iter().flatten().filter_map(|choice| choice.finish_reason);
+        reasons.next_back().map(|reason| Finish::of(reason.get().trim_matches('"')))
+    }
+
+    /// The model's name, where `known` is not that yet.
+    fn model(&self, known: &mut Option<String>) {
+        if known.is_none() {
+            *known = self.model.and_then(|model| serde_json::from_str(model.get()).ok());
+        }
+    }
+
     /// What the provider says is wrong, if it says so: `{"error": …}`, or in vLLM's way `{"object": "error", "message": …}`.
     fn fault(&self, data: &[u8]) -> Option<Fault> {
         if let Some(error) = self.error {
@@ -124,7 +138,7 @@ impl Glance<'_> {
 
 impl Passing {
     pub(crate) fn new(wants_usage: bool) -> Self {
-        let state = Passed { wants_usage, usage: None, finished: false, done: false };
+        let state = Passed { wants_usage, facts: Facts::default(), done: false };
         Self { sse: Sse::default(), state }
     }
 
@@ -138,7 +152,7 @@ impl Passing {
         match sse.end(|data| state.pass(data, out)) {
             Err(said @ Fault::Said { .. }) => return Err(said),
             _ if state.done => return Ok(()),
-            _ if !state.finished => return Err(Fault::Truncated),
+            _ if state.facts.finish.is_none() => return Err(Fault::Truncated),
             _ => {}
         }
         // Every choice had its end; some servers leave the last mark out, and clients wait for it.
@@ -150,8 +164,8 @@ impl Passing {
         self.state.done
     }
 
-    pub(crate) fn usage(&self) -> Option<Usage> {
-        self.state.usage
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.state.facts
     }
 }
 
@@ -167,11 +181,11 @@ impl Passed {
             if let Some(fault) = glance.fault(data) {
                 return Err(fault);
             }
-            let choices = glance.choices.as_deref().unwrap_or_default();
-            self.finished |= choices.iter().any(|choice| choice.finish_reason.is_some());
+            self.facts.finish = glance.finish().or(self.facts.finish);
+            glance.model(&mut self.facts.model);
             if let Some(usage) = glance.usage {
-                self.usage = Some(usage);
-                if choices.is_empty() && !self.wants_usage {
+                self.facts.usage = usage;
+                if glance.choices.is_none_or(|choices| choices.is_empty()) && !self.wants_usage {
                     return Ok(());
                 }
             }
@@ -186,14 +200,18 @@ impl Passed {
     }
 }
 
-/// Looks at a whole answer that is passed on: its tokens.
-pub(crate) fn glance(body: &[u8]) -> Result<Usage, Fault> {
+/// Looks at a whole answer.
+pub(crate) fn glance(body: &[u8]) -> Result<Facts, Fault> {
     let glance: Glance<'_> = serde_json::from_slice(body).map_err(|error| Fault::json(&error))?;
-    match glance.fault(body) {
-        Some(fault) => Err(fault),
-        None if glance.choices.is_none() => Err(Fault::Malformed("it has no `choices`".to_owned())),
-        None => Ok(glance.usage.unwrap_or_default()),
+    if let Some(fault) = glance.fault(body) {
+        return Err(fault);
     }
+    if glance.choices.is_none() {
+        return Err(Fault::Malformed("it has no `choices`".to_owned()));
+    }
+    let mut model = None;
+    glance.model(&mut model);
+    Ok(Facts { usage: glance.usage.unwrap_or_default(), finish: glance.finish(), model })
 }
 
 /// Reads a stream for another door than OpenAI's.
@@ -207,6 +225,7 @@ pub(crate) struct Decoder {
 struct State {
     /// Calls that have begun.
     calls: Vec<u32>,
+    model: Option<String>,
     finished: bool,
     done: bool,
 }
@@ -276,6 +295,10 @@ impl Decoder {
     pub(crate) fn is_done(&self) -> bool {
         self.state.done
     }
+
+    pub(crate) fn model(&self) -> Option<&String> {
+        self.state.model.as_ref()
+    }
 }
 
 impl State {
@@ -290,6 +313,7 @@ impl State {
         if let Some(fault) = glance.fault(data) {
             return Err(fault);
         }
+        glance.model(&mut self.model);
         let Chunk { choices, usage } = serde_json::from_slice(data).map_err(|error| Fault::json(&error))?;
         if let Some(Choice { delta, finish_reason }) = choices.unwrap_or_default().into_iter().next() {
             let Delta { content, refusal, reasoning_content, reasoning, tool_calls } =
@@ -324,13 +348,12 @@ impl State {
     }
 }
 
-/// Reads a whole answer for another door than OpenAI's.
-pub(crate) fn collect(body: &[u8]) -> Result<Collected, Fault> {
-    let usage = glance(body)?;
+/// Reads a whole answer for another door than OpenAI's; `facts` are those of its glance.
+pub(crate) fn collect(body: &[u8], facts: &Facts) -> Result<Collected, Fault> {
     let mut state = State::default();
     let mut events = Vec::new();
     state.chunk(body, &mut events)?;
-    let mut collected = Collected { usage, ..Collected::default() };
+    let mut collected = Collected { usage: facts.usage, ..Collected::default() };
     for event in events {
         collected.add(event);
     }
@@ -372,10 +395,10 @@ mod tests {
         let stream = format!("data: {PIECE}\n\ndata: {END}\n\ndata: {last}\n\ndata: [DONE]\n\n");
         let (out, passing, ended) = pass(&stream, true);
         assert_eq!((out, ended), (stream.clone(), Ok(())));
-        assert_eq!(passing.usage(), Some(Usage { prompt_tokens: 3, completion_tokens: 2 }));
+        assert_eq!(passing.facts().usage, Usage { prompt_tokens: 3, completion_tokens: 2 });
         let (out, passing, _) = pass(&stream, false);
         assert_eq!(out, format!("data: {PIECE}\n\ndata: {END}\n\ndata: [DONE]\n\n"));
-        assert!(passing.usage().is_some() && passing.is_done());
+        assert!(passing.facts().usage != Usage::default() && passing.is_done());
     }
 
     #[test]
@@ -465,15 +488,18 @@ mod tests {
             {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}},
         ]});
         let body = json!({
-            "choices": [{"message": message, "finish_reason": "tool_calls"}],
+            "model": "m-1", "choices": [{"message": message, "finish_reason": "tool_calls"}],
             "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
         });
-        let collected = collect(body.to_string().as_bytes()).unwrap();
+        let body = body.to_string();
+        let facts = glance(body.as_bytes()).unwrap();
+        let collected = collect(body.as_bytes(), &facts).unwrap();
         assert_eq!((collected.text.as_str(), collected.finish), ("hi", Finish::ToolCalls));
         assert_eq!(call(&collected.tools[0]), message["tool_calls"][0]);
         assert_eq!(collected.usage, Usage { prompt_tokens: 3, completion_tokens: 2 });
+        assert_eq!((facts.finish, facts.model.as_deref()), (Some(Finish::ToolCalls), Some("m-1")));
         for bad in ["{}", "<html>", r#"{"error":{"message":"no"}}"#] {
-            collect(bad.as_bytes()).unwrap_err();
+            glance(bad.as_bytes()).unwrap_err();
         }
     }
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    event::{Event, Fault, Finish, Usage},
+    event::{Event, Facts, Fault, Finish},
     protocol,
     wire::Sse,
 };
@@ -21,7 +21,7 @@ pub(crate) struct Decoder {
 
 #[derive(Debug, Default)]
 struct State {
-    usage: Usage,
+    facts: Facts,
     /// The block that is open, where it is a call: its number among the calls, and whether its arguments have begun.
     call: Option<(u32, bool)>,
     calls: u32,
@@ -57,6 +57,8 @@ enum Said {
 
 #[derive(Deserialize)]
 struct Start {
+    #[serde(default)]
+    model: Option<String>,
     #[serde(default)]
     usage: Tokens,
 }
@@ -126,6 +128,10 @@ impl Decoder {
     pub(crate) fn is_done(&self) -> bool {
         self.state.done
     }
+
+    pub(crate) fn model(&self) -> Option<&String> {
+        self.state.facts.model.as_ref()
+    }
 }
 
 /// Passes an answer on. It is only looked at, so that tokens are counted and a broken stream is told from a whole one.
@@ -154,17 +160,21 @@ impl Passing {
         self.state.done
     }
 
-    pub(crate) fn usage(&self) -> Usage {
-        self.state.usage
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.state.facts
     }
 }
 
-/// Looks at a whole answer that is passed on: its tokens.
-pub(crate) fn glance(body: &[u8]) -> Result<Usage, Fault> {
+/// Looks at a whole answer that is passed on.
+pub(crate) fn glance(body: &[u8]) -> Result<Facts, Fault> {
     #[derive(Deserialize)]
     #[serde(tag = "type", rename_all = "snake_case")]
     enum Whole {
         Message {
+            #[serde(default)]
+            model: Option<String>,
+            #[serde(default)]
+            stop_reason: Option<String>,
             #[serde(default)]
             usage: Tokens,
         },
@@ -173,10 +183,10 @@ pub(crate) fn glance(body: &[u8]) -> Result<Usage, Fault> {
         },
     }
     match serde_json::from_slice(body).map_err(|error| Fault::json(&error))? {
-        Whole::Message { usage } => {
+        Whole::Message { model, stop_reason, usage } => {
             let mut state = State::default();
             state.count(&usage);
-            Ok(state.usage)
+            Ok(Facts { finish: stop_reason.as_deref().map(finish), model, ..state.facts })
         }
         Whole::Error { error } => Err(protocol::said(&error)),
     }
@@ -209,7 +219,10 @@ impl State {
 
     fn said(&mut self, data: &[u8], events: &mut Vec<Event>) -> Result<(), Fault> {
         match serde_json::from_slice(data).map_err(|error| Fault::json(&error))? {
-            Said::MessageStart { message } => self.count(&message.usage),
+            Said::MessageStart { message } => {
+                self.count(&message.usage);
+                self.facts.model = message.model;
+            }
             Said::ContentBlockStart { content_block: Block::ToolUse { id, name } } => {
                 let index = self.calls;
                 self.calls += 1;
@@ -237,9 +250,11 @@ impl State {
             }
             Said::MessageDelta { delta, usage } => {
                 self.count(&usage);
-                events.push(Event::Usage(self.usage));
+                events.push(Event::Usage(self.facts.usage));
                 if let Some(reason) = delta.stop_reason {
-                    events.push(Event::Finish(finish(&reason)));
+                    let finish = finish(&reason);
+                    self.facts.finish = Some(finish);
+                    events.push(Event::Finish(finish));
                 }
             }
             Said::MessageStop => self.done = true,
@@ -251,11 +266,12 @@ impl State {
 
     /// Counts are told several times, each the sum so far. OpenAI's count of a prompt has the cached part in it.
     fn count(&mut self, tokens: &Tokens) {
+        let usage = &mut self.facts.usage;
         if let Some(input) = tokens.input {
             let cached = tokens.cache_creation.unwrap_or(0) + tokens.cache_read.unwrap_or(0);
-            self.usage.prompt_tokens = self.usage.prompt_tokens.max(input + cached);
+            usage.prompt_tokens = usage.prompt_tokens.max(input + cached);
         }
-        self.usage.completion_tokens = tokens.output.unwrap_or(self.usage.completion_tokens);
+        usage.completion_tokens = tokens.output.unwrap_or(usage.completion_tokens);
     }
 }
 
@@ -271,6 +287,7 @@ fn finish(reason: &str) -> Finish {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Usage;
 
     /// From the documentation's examples of a stream with thoughts and a call.
     #[test]
@@ -366,7 +383,7 @@ data: {"type":"message_stop"}
         let pass = |stream: &str| {
             let (mut passing, mut out) = (Passing::default(), BytesMut::new());
             let ended = passing.push(stream.as_bytes(), &mut out).and_then(|()| passing.end(&mut out));
-            (String::from_utf8(out.to_vec()).unwrap(), passing.usage(), ended)
+            (String::from_utf8(out.to_vec()).unwrap(), passing.facts().usage, ended)
         };
         let usage = Usage { prompt_tokens: 7, completion_tokens: 2 };
         assert_eq!(pass(&whole), (whole.clone(), usage, Err(Fault::Truncated)));
@@ -379,8 +396,10 @@ data: {"type":"message_stop"}
 
     #[test]
     fn a_whole_answer_is_told_from_an_error() {
-        let whole = r#"{"type":"message","content":[],"usage":{"input_tokens":7,"output_tokens":2}}"#;
-        assert_eq!(glance(whole.as_bytes()), Ok(Usage { prompt_tokens: 7, completion_tokens: 2 }));
+        let whole = r#"{"type":"message","model":"m","content":[],"stop_reason":"max_tokens","usage":{"input_tokens":7,"output_tokens":2}}"#;
+        let usage = Usage { prompt_tokens: 7, completion_tokens: 2 };
+        let facts = Facts { usage, finish: Some(Finish::Length), model: Some("m".into()) };
+        assert_eq!(glance(whole.as_bytes()), Ok(facts));
         let error = r#"{"type":"error","error":{"type":"api_error","message":"no"}}"#;
         assert_eq!(glance(error.as_bytes()), Err(Fault::Said { message: "no".into(), status: None }));
         assert!(matches!(glance(b"{}"), Err(Fault::Malformed(_))));
