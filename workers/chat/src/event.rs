@@ -94,9 +94,14 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// What the JSON parser says, without the text that it looked at.
+    /// What the JSON parser says, without the text that it looked at: of a value of another type it says all of it before what it expected.
     pub(crate) fn json(error: &serde_json::Error) -> Self {
-        Self::Malformed(format!("it is not the JSON that is expected ({error})"))
+        let said = error.to_string();
+        let said = match said.rsplit_once(", expected ") {
+            Some((_, expected)) => format!("expected {expected}"),
+            None => said,
+        };
+        Self::Malformed(format!("it is not the JSON that is expected ({said})"))
     }
 }
 

@@ -116,6 +116,29 @@ async fn a_long_complaint_is_cut_and_no_part_of_the_key_is_left_at_the_cut() {
 }
 
 #[tokio::test]
+async fn an_answer_of_another_shape_is_told_of_without_its_words() {
+    for (kind, body) in [
+        ("OpenAI", json!({"choices": "the prompt was, expected or not, sk-hunter2"})),
+        ("Ollama", json!({"message": "the prompt was, expected or not, sk-hunter2"})),
+        ("Anthropic", json!({"type": "the prompt was, expected or not, sk-hunter2"})),
+    ] {
+        let upstream = Upstream::start(move |_| {
+            let body = body.clone();
+            Box::pin(async move { answer(200, &body) })
+        })
+        .await;
+        let list = json!([{"name": "up", "type": kind, "url": upstream.url, "route": {"prefixes": ["up/"]}}]);
+        let chat = Chat::start(list).await;
+        for path in ["/chat", "/chat/completions"] {
+            let (status, told) = chat.ask(path, &say("up/m", json!({}))).await;
+            let message = told["error"]["message"].as_str().unwrap();
+            assert_eq!(status, 502, "{kind} {path} {message}");
+            assert!(!message.contains("prompt") && !message.contains("hunter2"), "{kind} {path} {message}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_upstream_that_is_not_there_is_502() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     for url in
