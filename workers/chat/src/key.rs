@@ -180,6 +180,7 @@ mod tests {
         let debug = format!("{key:?} {:?}", key.header("Bearer "));
         assert!(!debug.contains("hunter2"), "{debug}");
     }
+
     #[test]
     fn a_key_is_found_across_control_characters_and_behind_escapes() {
         for (said, told) in [
