@@ -106,7 +106,7 @@ struct Load {
 
 impl Load {
     fn new(url: &str, model: &str, streams: bool) -> Result<Self, Failure> {
-        let client = Client::builder().no_proxy().http1_only().timeout(Duration::from_secs(60)).build()?;
+        let client = Client::builder().no_proxy().http1_only().timeout(Duration::from_mins(1)).build()?;
         let messages = json!([{"role": "user", "content": "What is the weather in Paris?"}]);
         let body = json!({"model": model, "messages": messages, "stream": streams}).to_string().into();
         Ok(Self { client, url: url.to_owned(), body, streams })

@@ -379,7 +379,9 @@ mod tests {
     fn told(events: Vec<Event>) -> Vec<Value> {
         let mut blocks = Blocks::new(&labels());
         let mut out = BytesMut::new();
-        events.into_iter().for_each(|event| blocks.write(event, &mut out));
+        for event in events {
+            blocks.write(event, &mut out);
+        }
         blocks.end(&mut out);
         let text = String::from_utf8(out.to_vec()).unwrap();
         let parse = |event: &str| {
