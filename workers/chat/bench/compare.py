@@ -134,7 +134,7 @@ def main():
         servers.start(
             [litellm, "--config", folder / "litellm.yaml", "--host", "127.0.0.1", "--port", str(theirs),
              "--num_workers", str(len(os.sched_getaffinity(0))), "--telemetry", "False"],
-            theirs, "/health/liveliness", log("litellm.log"), LITELLM_LOG="ERROR", LITELLM_LOCAL_MODEL_COST_MAP="True",
+            theirs, "/health/liveliness", log("litellm.log"), LITELLM_LOG="ERROR", LITELLM_MASTER_KEY="sk-bench-0123456789abcdef0123456789abcdef", LITELLM_LOCAL_MODEL_COST_MAP="True",
         )
         ways = {
             "direct": f"{base}/chat/completions",
