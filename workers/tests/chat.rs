@@ -45,8 +45,8 @@ fn a_provider_in_yaml_becomes_models_to_list_ask_and_embed_with() {
 
     // Its noise may have no letter in it, so only that there was an answer is told.
     let asked = ["chat", "fast", "say", "something", "--max-tokens", "8", "--stats"];
-    let (ended_well, _, stats) = command(&lakehouse, &asked);
-    assert!(ended_well && stats.starts_with("(tiny-chat:latest by home: "), "{stats}");
+    let (ended_well, _, told) = command(&lakehouse, &asked);
+    assert!(ended_well && told.starts_with("(tiny-chat:latest by home: "), "{told}");
     let (ended_well, whole, stderr) =
         command(&lakehouse, &["chat", "fast", "hi", "--max-tokens", "4", "--json"]);
     let whole: Value = serde_json::from_str(&whole).unwrap_or_else(|_| panic!("{whole}{stderr}"));
@@ -246,13 +246,11 @@ fn said_to(said: &str, gone: mpsc::Sender<()>) -> Body {
             let stream = futures::stream::unfold(
                 (Some(first), never, Guard(gone)),
                 |(first, never, guard)| async move {
-                    match first {
-                        Some(first) => Some((Ok::<_, std::io::Error>(first), (None, never, guard))),
-                        None => {
-                            never.notified().await;
-                            None
-                        }
+                    if let Some(first) = first {
+                        return Some((Ok::<_, std::io::Error>(first), (None, never, guard)));
                     }
+                    never.notified().await;
+                    None
                 },
             );
             Body::from_stream(stream)

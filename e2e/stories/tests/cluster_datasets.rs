@@ -208,7 +208,7 @@ async fn a_wrong_spec_is_refused_by_kubectl_apply_with_a_sentence() {
 async fn applying_the_same_again_changes_nothing() {
     Story::run("gitops", async |story| {
         let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests/samples");
-        for file in ["datasets.yaml", "vector-index.yaml", "chat-providers.yaml"] {
+        for file in ["datasets.yaml", "vector-index.yaml", "chat/ollama.yaml"] {
             let yaml = fs::read_to_string(samples.join(file))?;
             story.apply(&yaml).await?;
             if file == "datasets.yaml" {

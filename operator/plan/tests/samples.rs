@@ -7,7 +7,7 @@ use lakehouse_plan::documents;
 #[test]
 fn every_sample_is_read_without_a_problem() {
     let mut files = Vec::new();
-    for folder in ["samples", "samples/staffing", "quickstart"] {
+    for folder in ["samples", "samples/chat", "samples/staffing", "quickstart"] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests").join(folder);
         let Ok(entries) = fs::read_dir(folder) else { continue };
         for path in entries.map(|entry| entry.unwrap().path()) {
@@ -16,7 +16,7 @@ fn every_sample_is_read_without_a_problem() {
             }
         }
     }
-    assert!(files.len() >= 3, "the samples are there");
+    assert!(files.len() >= 12, "the samples are there");
     for (name, text) in &files {
         let read = documents::read([(name.as_str(), text.as_str())]);
         assert!(read.problems.is_empty(), "{:#?}", read.problems);

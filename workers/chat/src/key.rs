@@ -15,12 +15,19 @@ pub(crate) struct Key {
     file: PathBuf,
     /// The last good one.
     current: ArcSwapOption<String>,
+    /// The one before it, which an answer that was on its way may repeat.
+    before: ArcSwapOption<String>,
 }
 
 impl Key {
     /// Reads the file; one that cannot be read yet is a key that is not there yet.
     pub(crate) fn open(provider: &str, file: PathBuf) -> Self {
-        let key = Self { provider: provider.to_owned(), file, current: ArcSwapOption::empty() };
+        let key = Self {
+            provider: provider.to_owned(),
+            file,
+            current: ArcSwapOption::empty(),
+            before: ArcSwapOption::empty(),
+        };
         key.refresh();
         key
     }
@@ -28,10 +35,11 @@ impl Key {
     /// Reads the file again, and says whether the key is another one. While the file cannot be used, the last good key stays.
     pub(crate) fn refresh(&self) -> bool {
         let provider = &self.provider;
-        let had = self.current.load();
+        let had = self.current.load_full();
         match read(&self.file) {
             Ok(key) if had.as_deref() == Some(&key) => {}
             Ok(key) => {
+                self.before.store(had.clone());
                 self.current.store(Some(Arc::new(key)));
                 if had.is_some() {
                     info!(provider, "The key of `{provider}` changed");
@@ -54,12 +62,11 @@ impl Key {
         Some(value)
     }
 
-    /// A text without the key. Upstreams repeat a wrong one, with stars in its middle, so such words go too.
+    /// A text without the key, and without the one before it. Upstreams repeat a wrong one, with stars in its middle, so such words go too.
     pub(crate) fn scrub(&self, text: &str) -> String {
-        let plain = match self.current.load_full() {
-            Some(key) => text.replace(key.as_str(), HIDDEN),
-            None => text.to_owned(),
-        };
+        let keys = [&self.current, &self.before].map(ArcSwapOption::load_full);
+        let plain =
+            keys.iter().flatten().fold(text.to_owned(), |text, key| text.replace(key.as_str(), HIDDEN));
         if !plain.contains("**") {
             return plain;
         }
@@ -117,6 +124,9 @@ mod tests {
         let said = "Incorrect API key provided: sk-hunte*****ter2. You sent sk-hunter2hunter2.";
         assert_eq!(key.scrub(said), "Incorrect API key provided: [key] You sent [key].");
         assert_eq!(key.scrub("**plain** words stay"), "[key] words stay");
+        fs::write(folder.path().join("token"), "sk-hunter3hunter3").unwrap();
+        key.refresh();
+        assert_eq!(key.scrub("sk-hunter2hunter2 sk-hunter3hunter3"), "[key] [key]");
         let debug = format!("{key:?} {:?}", key.header("Bearer "));
         assert!(!debug.contains("hunter2"), "{debug}");
     }

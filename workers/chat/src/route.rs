@@ -99,7 +99,13 @@ impl Table {
         let has: Vec<bool> = prefixes.iter().map(|name| claim(&mut self.prefixes, "prefix", name)).collect();
         let has_suffix: Vec<bool> =
             suffixes.iter().map(|name| claim(&mut self.suffixes, "suffix", name)).collect();
-        for tier in provider.tiers.keys() {
+        // A fallback has a model of its own for the tier that it stands in for.
+        let stands_in = |tier: &String| {
+            let holder = self.tiers.get(tier).map(|&place| &self.entries[place]);
+            holder.is_some_and(|holder| holder.fallback.contains(&provider.name))
+        };
+        let own: Vec<&String> = provider.tiers.keys().filter(|tier| !stands_in(tier)).collect();
+        for tier in own {
             claim(&mut self.tiers, "tier", tier);
         }
         if route.default {
@@ -337,6 +343,17 @@ mod tests {
         ];
         assert_eq!(table.conflicts(1), told);
         assert!(table.prefixes(1).is_empty());
+    }
+
+    #[test]
+    fn a_fallback_may_have_a_model_of_the_tier_that_it_stands_in_for() {
+        let table = table(json!([
+            {"name": "a", "type": "OpenAI", "tiers": {"fast": "m"}, "fallback": ["b"]},
+            {"name": "b", "type": "Kimi", "tiers": {"fast": "k"}},
+            {"name": "c", "type": "OpenRouter", "tiers": {"fast": "r"}},
+        ]));
+        assert!(table.conflicts(1).is_empty());
+        assert_eq!(table.conflicts(2), ["the tier `fast` belongs to `a`"]);
     }
 
     #[test]

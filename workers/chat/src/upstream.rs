@@ -27,6 +27,9 @@ use crate::{
 /// The most of an error's body that is read.
 const MAX_COMPLAINT: usize = 64 << 10;
 
+/// The longest sentence of an upstream that is repeated, in characters.
+const MAX_SENTENCE: usize = 1000;
+
 /// The most of a list of models that is read.
 const MAX_LIST: usize = 16 << 20;
 
@@ -202,7 +205,7 @@ impl Upstream {
             408 | 500.. => Kind::Unavailable,
             _ => Kind::Refused,
         };
-        let message = format!("`{}` answered {}: {}", self.name, status.as_u16(), self.scrubbed(said));
+        let message = format!("`{}` answered {}: {}", self.name, status.as_u16(), self.repeated(said));
         ChatError { upstream_status: Some(status.as_u16()), ..self.error(kind, message) }
     }
 
@@ -215,7 +218,7 @@ impl Upstream {
                 self.rejection(status, &message)
             }
             Fault::Said { message, .. } => {
-                let message = format!("`{name}` failed: {}", self.scrubbed(&message));
+                let message = format!("`{name}` failed: {}", self.repeated(&message));
                 self.error(Kind::Unavailable, message)
             }
             Fault::Malformed(what) => {
@@ -325,8 +328,10 @@ impl Upstream {
         self.link.as_ref().map_err(|why| self.error(Kind::Unavailable, format!("`{}` {why}", self.name)))
     }
 
-    fn scrubbed(&self, text: &str) -> String {
-        self.key.as_ref().map_or_else(|| text.to_owned(), |key| key.scrub(text))
+    /// What it said, fit for a caller and a log. The key goes before the text is cut: a part of a key is too much of it.
+    fn repeated(&self, said: &str) -> String {
+        let said = self.key.as_ref().map_or_else(|| said.to_owned(), |key| key.scrub(said));
+        said.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_SENTENCE).collect()
     }
 
     fn error(&self, kind: Kind, message: String) -> ChatError {

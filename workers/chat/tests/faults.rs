@@ -98,6 +98,24 @@ async fn an_upstreams_status_becomes_ours_with_its_words() {
 }
 
 #[tokio::test]
+async fn a_long_complaint_is_cut_and_no_part_of_the_key_is_left_at_the_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key");
+    std::fs::write(&key, "sk-hunter2").unwrap();
+    for before in 990..1000 {
+        let upstream = Upstream::start(move |_| {
+            let said = format!("{}\nsk-hunter2 is wrong{}", "x".repeat(before - 1), "y".repeat(2000));
+            Box::pin(async move { answer(400, &json!({"error": {"message": said}})) })
+        })
+        .await;
+        let list = json!([{"name": "up", "type": "OpenAI", "url": upstream.url, "keyFile": key}]);
+        let (_, told) = Chat::start(list).await.ask("/chat", &say("openai/m", json!({}))).await;
+        let message = told["error"]["message"].as_str().unwrap();
+        assert!(message.len() < 1100 && !message.contains("sk-") && !message.contains('\n'), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn an_upstream_that_is_not_there_is_502() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     for url in

@@ -21,6 +21,11 @@ use tower::Service;
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a connection may be silent before the other side's kernel is asked whether it is still there, and how often it is asked.
+/// So a machine that vanished is found, though its service may be one that is silent for long.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+const KEEPALIVE_TRIES: u32 = 4;
+
 /// Connects, and tries again for a while where nobody listens.
 #[derive(Clone, Debug)]
 pub(crate) struct PatientConnector {
@@ -34,6 +39,9 @@ impl PatientConnector {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(timeout));
         connector.set_nodelay(true);
+        connector.set_keepalive(Some(KEEPALIVE));
+        connector.set_keepalive_interval(Some(KEEPALIVE));
+        connector.set_keepalive_retries(Some(KEEPALIVE_TRIES));
         Self { connector, patience }
     }
 }

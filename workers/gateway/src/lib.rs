@@ -32,7 +32,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// How long a call waits for a service that nobody listens for, such as one whose pod is being replaced.
     pub connect_patience: Duration,
-    /// How long a call may stay without a byte in either direction. Longer than any service takes to find its first byte.
+    /// How long a call may stay without a byte in either direction. Longer than any service takes to find its first byte; one that
+    /// has limits of its own for that is left to them.
     pub idle_timeout: Duration,
     /// The largest body that is passed on, in bytes. The service's own cap is usually lower and answers first.
     pub max_body_bytes: u64,

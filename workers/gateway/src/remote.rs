@@ -89,7 +89,7 @@ impl Remote {
         let passing = service_fn(move |request: Request| {
             let (remote, base) = (remote.clone(), base.clone());
             async move {
-                let answer = remote.pass(owner.service(), &base, request).await;
+                let answer = remote.pass(owner, &base, request).await;
                 Ok::<_, Infallible>(answer.map_err(Problem::from).into_response())
             }
         });
@@ -97,15 +97,16 @@ impl Remote {
         capped.oneshot(request).await.unwrap_or_else(|never| match never {})
     }
 
-    async fn pass(&self, service: &'static str, base: &BaseUrl, request: Request) -> Result<Response, Error> {
-        let activity = Activity::default();
+    async fn pass(&self, owner: Owner, base: &BaseUrl, request: Request) -> Result<Response, Error> {
+        let (service, activity) = (owner.service(), Activity::default());
+        let idle = (!owner.ends_silence()).then_some(self.idle);
         let request = outbound(service, base, request, &activity)?;
         let mut call = pin!(self.client.request(request));
         let answer = tokio::select! {
             answer = &mut call => answer.map_err(|error| failure(service, error))?,
-            () = activity.silence(self.idle) => return Err(Error::Silent { service, idle: self.idle }),
+            idle = activity.silence(idle) => return Err(Error::Silent { service, idle }),
         };
-        Ok(inbound(service, answer, self.idle))
+        Ok(inbound(service, answer, idle))
     }
 }
 
@@ -141,8 +142,8 @@ fn outbound(
     Ok(passed)
 }
 
-/// The answer as the client gets it, cut when the service stays silent in the middle of it.
-fn inbound(service: &'static str, answer: Response<Incoming>, idle: Duration) -> Response {
+/// The answer as the client gets it, cut when the service stays silent in the middle of it for too long.
+fn inbound(service: &'static str, answer: Response<Incoming>, idle: Option<Duration>) -> Response {
     let (mut parts, body) = answer.into_parts();
     headers::drop_hop_by_hop(&mut parts.headers);
     parts.extensions.clear();
@@ -151,12 +152,14 @@ fn inbound(service: &'static str, answer: Response<Incoming>, idle: Duration) ->
         return Response::from_parts(parts, Body::empty());
     }
     let frames = stream::try_unfold(body, move |mut body| async move {
-        match timeout(idle, body.frame()).await {
-            Ok(None) => Ok(None),
-            Ok(Some(Ok(frame))) => Ok(Some((frame, body))),
-            Ok(Some(Err(error))) => Err(axum::Error::new(error)),
-            Err(_) => Err(axum::Error::new(Error::Silent { service, idle })),
-        }
+        let frame = match idle {
+            Some(idle) => timeout(idle, body.frame())
+                .await
+                .map_err(|_| axum::Error::new(Error::Silent { service, idle }))?,
+            None => body.frame().await,
+        };
+        let frame = frame.transpose().map_err(axum::Error::new)?;
+        Ok::<_, axum::Error>(frame.map(|frame| (frame, body)))
     });
     Response::from_parts(parts, Body::new(StreamBody::new(frames)))
 }
@@ -197,12 +200,13 @@ impl Activity {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Resolves when nothing was sent for `idle`.
-    async fn silence(&self, idle: Duration) {
+    /// Resolves when nothing was sent for `idle`, and says for how long; never where there is no such limit.
+    async fn silence(&self, idle: Option<Duration>) -> Duration {
+        let Some(idle) = idle else { return std::future::pending().await };
         loop {
             let end = *self.0.lock().unwrap_or_else(PoisonError::into_inner) + idle;
             if end <= Instant::now() {
-                return;
+                return idle;
             }
             sleep_until(end).await;
         }

@@ -59,6 +59,12 @@ impl Owner {
         Self::SEGMENTS.into_iter().find_map(|(name, owner)| (name == segment).then_some(owner))
     }
 
+    /// Whether the service ends a call that stays silent by itself: a model may think for as long as its provider's limits say,
+    /// and only chatd knows those.
+    pub(crate) fn ends_silence(self) -> bool {
+        self == Self::Chat
+    }
+
     /// The owner of a path: of its first segment, but for Ollama's API, which is one at one address and not one service here.
     pub(crate) fn of_path(path: &str) -> Option<Self> {
         if path == "/ollama/api/embed" { Some(Self::Embed) } else { Self::of(path::first_segment(path)) }

@@ -14,6 +14,7 @@ use axum::{
     routing::{any, get, post},
 };
 use common::{Server, client, error_of, gateway, gateway_to};
+use futures::{StreamExt, stream};
 use lakehouse_gateway::{Owner, Settings, Upstream, Upstreams, router};
 use lakehouse_http::Problem;
 use tokio::net::TcpListener;
@@ -279,6 +280,24 @@ async fn a_service_that_stays_silent_is_504() {
     let answer = client().get(gateway.url("/v1/sql")).send().await.unwrap();
     assert_eq!(answer.status(), 504);
     assert_eq!(error_of(answer).await.0, "gateway_timeout");
+}
+
+#[tokio::test]
+async fn a_model_thinks_for_as_long_as_chatd_lets_it() {
+    const PAUSE: Duration = Duration::from_millis(300);
+    async fn think() -> Body {
+        tokio::time::sleep(PAUSE).await;
+        Body::from_stream(stream::iter(["one", "two"]).then(|piece| async move {
+            tokio::time::sleep(PAUSE).await;
+            Ok::<_, std::io::Error>(piece)
+        }))
+    }
+    let service = Server::start(Router::new().route("/chat", post(think))).await;
+    let settings = Settings { idle_timeout: PAUSE / 3, ..Settings::default() };
+    let upstreams = [(Owner::Chat, Upstream::http("URL", &service.url("")).unwrap())].into();
+    let gateway = Server::start(router(upstreams, &settings)).await;
+    let answer = client().post(gateway.url("/v1/chat")).send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.text().await.unwrap().as_str()), (200, "onetwo"));
 }
 
 #[tokio::test]

@@ -6,6 +6,8 @@
 //!
 //! A token comes as `Authorization: Bearer …`, or as `X-Api-Key`, where the SDKs of Anthropic put what they have. It is compared
 //! in the same way, and only looked for where there is no `Authorization`, so no request has two tokens.
+//!
+//! Behind the guard a request carries a [`Caller`]: which of the tokens it showed, by a name that may be seen.
 
 mod browser;
 mod networks;
@@ -14,6 +16,7 @@ mod tokens;
 use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use axum::{
@@ -45,6 +48,18 @@ pub struct Auth {
     networks: Option<Networks>,
     /// Nothing is served that needs to be kept from anybody.
     open: bool,
+}
+
+/// Which token a request showed. Only valid tokens have a name, so a client can invent none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller(Arc<str>);
+
+impl Caller {
+    /// That of the token's file, where the tokens are a folder of files, as the keys of a mounted Secret are. Of any other token the first
+    /// digits of its digest.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
 }
 
 /// Why a server does not start. No message holds a token.
@@ -106,17 +121,28 @@ impl Auth {
     }
 
     /// The layer of a server.
-    pub(crate) async fn guard(&self, request: Request, next: Next) -> Response {
+    pub(crate) async fn guard(&self, mut request: Request, next: Next) -> Response {
         let remote = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
         match self.admit(remote, request.uri().path(), request.headers()) {
-            Ok(()) => next.run(request).await,
+            Ok(caller) => {
+                if let Some(caller) = caller {
+                    request.extensions_mut().insert(caller);
+                }
+                next.run(request).await
+            }
             Err(problem) => problem.into_response(),
         }
     }
 
-    fn admit(&self, remote: Option<IpAddr>, path: &str, headers: &HeaderMap) -> Result<(), Problem> {
+    /// Who it is, where a token was asked for.
+    fn admit(
+        &self,
+        remote: Option<IpAddr>,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Result<Option<Caller>, Problem> {
         if self.open || probes::OPEN.contains(&path) {
-            return Ok(());
+            return Ok(None);
         }
         if let Some(networks) = &self.networks
             && !remote.is_some_and(|remote| networks.contain(remote))
@@ -124,14 +150,14 @@ impl Auth {
             return Err(forbidden("callers from this address are not allowed here"));
         }
         let Some(tokens) = &self.tokens else {
-            return browser::check(headers).map_err(forbidden);
+            return browser::check(headers).map(|()| None).map_err(forbidden);
         };
         if path == probes::METRICS && remote.is_some_and(is_local) {
-            return Ok(());
+            return Ok(None);
         }
-        match token(headers) {
-            Some(token) if tokens.accept(token) => Ok(()),
-            Some(_) => Err(unauthorized("the token is not valid here", "Bearer error=\"invalid_token\"")),
+        match token(headers).map(|token| tokens.accept(token)) {
+            Some(Some(name)) => Ok(Some(Caller(name))),
+            Some(None) => Err(unauthorized("the token is not valid here", "Bearer error=\"invalid_token\"")),
             None => Err(unauthorized("a token is needed: `Authorization: Bearer …`", "Bearer")),
         }
     }
@@ -273,7 +299,7 @@ mod tests {
             headers.insert(header::AUTHORIZATION, value.parse().unwrap());
         }
         match auth.admit(Some(remote.parse().unwrap()), path, &headers) {
-            Ok(()) => 200,
+            Ok(_) => 200,
             Err(problem) => problem.status.as_u16(),
         }
     }

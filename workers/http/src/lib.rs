@@ -18,7 +18,7 @@ mod request;
 mod request_id;
 pub mod serve;
 
-pub use auth::Auth;
+pub use auth::{Auth, Caller};
 pub use body::{BodyLimit, Json};
 pub use errors::{AsIs, with_error_bodies};
 pub use late::Late;

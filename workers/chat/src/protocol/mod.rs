@@ -44,9 +44,6 @@ pub(crate) enum Protocol {
     Anthropic,
 }
 
-/// The longest sentence of an upstream that is repeated, in characters.
-const MAX_SENTENCE: usize = 1000;
-
 impl Protocol {
     pub(crate) fn of(kind: ProviderKind) -> Self {
         match kind {
@@ -265,7 +262,7 @@ pub(crate) fn said(error: &Value) -> Fault {
     }
 }
 
-/// What the body of an error says, in any of the shapes that are documented.
+/// What the body of an error says, in any of the shapes that are documented: all of it, as it was said.
 pub(crate) fn complaint(body: &[u8]) -> String {
     let parsed: Option<Value> = serde_json::from_slice(body).ok();
     let told = if let Some(body) = &parsed {
@@ -275,8 +272,7 @@ pub(crate) fn complaint(body: &[u8]) -> String {
         // A proxy's page says nothing that its status does not say.
         (!text.trim_start().starts_with('<')).then(|| text.trim().to_owned())
     };
-    let told = told.filter(|told| !told.is_empty()).unwrap_or_else(|| "no message came with it".to_owned());
-    told.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_SENTENCE).collect()
+    told.filter(|told| !told.is_empty()).unwrap_or_else(|| "no message came with it".to_owned())
 }
 
 /// The sentence of an error: a text, `message`, or `detail`. OpenRouter tells what its own upstream said beside it.

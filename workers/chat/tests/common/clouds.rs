@@ -9,7 +9,6 @@ use std::sync::{
 };
 
 use axum::response::Response;
-use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::{Seen, Upstream, answer, completion, fed, last_pieces, ndjson, piece, sse};
@@ -30,31 +29,38 @@ enum Cloud {
 /// Starts them.
 pub(crate) async fn start() -> Upstream {
     let left = Arc::new(AtomicUsize::new(0));
-    let counted = left.clone();
-    let look = move |seen: Seen| match seen.path.as_str() {
-        "/openai/models" | "/anthropic/v1/models" => {
-            answer(200, &json!({"object": "list", "data": [{"id": "talk"}]}))
-        }
-        "/ollama/api/tags" => answer(200, &json!({"models": [{"name": "talk"}]})),
+    let (chats, looks) = (left.clone(), left);
+    Upstream::looked_at(
+        move |seen| {
+            let left = chats.clone();
+            Box::pin(async move { asked(&seen, left) })
+        },
+        move |seen| asked(&seen, looks.clone()),
+    )
+    .await
+}
+
+fn asked(seen: &Seen, left: Arc<AtomicUsize>) -> Response {
+    let (name, path) = seen.path.trim_start_matches('/').split_once('/').unwrap_or_default();
+    let cloud = match name {
+        "openai" => Cloud::OpenAi,
+        "anthropic" => Cloud::Anthropic,
+        "ollama" => Cloud::Ollama,
         // How many streams their client left.
-        _ => answer(200, &json!({"left": counted.load(Ordering::Relaxed)})),
+        _ => return answer(200, &json!({"left": left.load(Ordering::Relaxed)})),
     };
-    let chat = move |seen: Seen| -> BoxFuture<'static, Response> {
-        let left = left.clone();
-        Box::pin(async move {
-            match seen.path.as_str() {
-                "/openai/chat/completions" => Cloud::OpenAi.answer(&seen, left),
-                "/anthropic/v1/messages" => Cloud::Anthropic.answer(&seen, left),
-                "/ollama/api/chat" => Cloud::Ollama.answer(&seen, left),
-                _ => answer(404, &json!({"error": "there is no such path"})),
-            }
-        })
-    };
-    Upstream::looked_at(chat, look).await
+    cloud.answer(path, seen, left)
 }
 
 impl Cloud {
-    fn answer(self, seen: &Seen, left: Arc<AtomicUsize>) -> Response {
+    fn answer(self, path: &str, seen: &Seen, left: Arc<AtomicUsize>) -> Response {
+        match path {
+            "models" | "v1/models" => {
+                return answer(200, &json!({"object": "list", "data": [{"id": "talk"}]}));
+            }
+            "api/tags" => return answer(200, &json!({"models": [{"name": "talk"}]})),
+            _ => {}
+        }
         let streams = seen.body["stream"] == true;
         match seen.body["model"].as_str().unwrap_or_default() {
             "limited" => {

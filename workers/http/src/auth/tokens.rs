@@ -1,7 +1,7 @@
 //! Bearer tokens: several are valid at once, and a file of them is followed, so that one is rotated without an outage.
 //!
-//! Only digests are kept. A presented token is hashed and compared with every one of them in constant time, so neither its
-//! content nor its length nor its place in the list shows in how long that takes.
+//! Only digests are kept, and names that may be seen. A presented token is hashed and compared with every digest in constant time, so
+//! neither its content nor its length nor its place in the list shows in how long that takes.
 
 use std::{
     fmt, fs, io,
@@ -12,7 +12,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use sha2::{Digest, Sha256};
-use subtle::{Choice, ConstantTimeEq};
+use subtle::{ConditionallySelectable, ConstantTimeEq};
 use tracing::{info, warn};
 
 use super::Error;
@@ -23,17 +23,24 @@ const POLL: Duration = Duration::from_millis(500);
 
 type Hash = [u8; 32];
 
+/// A token that is valid.
+#[derive(Clone, PartialEq, Eq)]
+struct Token {
+    hash: Hash,
+    name: Arc<str>,
+}
+
 /// The tokens that are valid now.
 #[derive(Clone)]
 pub(super) struct Tokens(Arc<Valid>);
 
 struct Valid {
     /// From the environment.
-    fixed: Vec<Hash>,
+    fixed: Vec<Token>,
     /// Where the others come from.
     file: Option<PathBuf>,
     /// From the file, when it was last good.
-    current: ArcSwap<Vec<Hash>>,
+    current: ArcSwap<Vec<Token>>,
 }
 
 /// A text that is no list of tokens.
@@ -72,17 +79,22 @@ pub enum FileError {
 
 impl Tokens {
     pub(super) fn open(text: Option<&str>, file: Option<PathBuf>) -> Result<Self, Error> {
-        let fixed = text.map(parse).transpose().map_err(Error::Token)?.unwrap_or_default();
+        let fixed = text.map(|text| parse(text, None)).transpose().map_err(Error::Token)?.unwrap_or_default();
         let current = file.as_deref().map(read).transpose().map_err(Error::TokenFile)?.unwrap_or_default();
         Ok(Self(Arc::new(Valid { fixed, file, current: ArcSwap::from_pointee(current) })))
     }
 
-    /// Whether a token is valid now.
-    pub(super) fn accept(&self, token: &[u8]) -> bool {
+    /// The name of a token that is valid now.
+    pub(super) fn accept(&self, token: &[u8]) -> Option<Arc<str>> {
         let presented = hash(token);
         let current = self.0.current.load();
-        let known = self.0.fixed.iter().chain(current.iter());
-        known.fold(Choice::from(0), |found, hash| found | hash.ct_eq(&presented)).into()
+        let known = || self.0.fixed.iter().chain(current.iter());
+        // Its place, counted from one.
+        let found = (1..).zip(known()).fold(0_u32, |found, (place, token)| {
+            u32::conditional_select(&found, &place, token.hash.ct_eq(&presented))
+        });
+        let at = usize::try_from(found).ok()?.checked_sub(1)?;
+        known().nth(at).map(|token| token.name.clone())
     }
 
     /// Follows the file for ever. A file that cannot be used is said once, and the last good tokens stay valid.
@@ -114,7 +126,7 @@ impl Tokens {
         }
     }
 
-    fn replace(&self, tokens: Vec<Hash>, file: &Path) {
+    fn replace(&self, tokens: Vec<Token>, file: &Path) {
         if **self.0.current.load() != tokens {
             info!(file = %file.display(), tokens = tokens.len(), "The tokens changed");
             self.0.current.store(Arc::new(tokens));
@@ -128,19 +140,26 @@ impl fmt::Debug for Tokens {
     }
 }
 
-/// The tokens of a file, or of all files of a folder. Hidden entries are left out: a mounted Secret keeps its versions there.
-fn read(path: &Path) -> Result<Vec<Hash>, FileError> {
-    let file = path.to_owned();
-    match text(path).map(|text| parse(&text)) {
-        Ok(Ok(tokens)) => Ok(tokens),
-        Ok(Err(cause)) => Err(FileError::Content { file, cause }),
-        Err(cause) => Err(FileError::Io { file, cause }),
+/// The tokens of a file, or of all files of a folder.
+fn read(path: &Path) -> Result<Vec<Token>, FileError> {
+    let content = |cause| FileError::Content { file: path.to_owned(), cause };
+    let texts = texts(path).map_err(|cause| FileError::Io { file: path.to_owned(), cause })?;
+    let mut tokens = Vec::new();
+    for (name, text) in &texts {
+        match parse(text, name.as_deref()) {
+            Ok(more) => tokens.extend(more),
+            // Another file may have one.
+            Err(Invalid::Empty) => {}
+            Err(cause) => return Err(content(cause)),
+        }
     }
+    if tokens.is_empty() { Err(content(Invalid::Empty)) } else { Ok(tokens) }
 }
 
-fn text(path: &Path) -> io::Result<String> {
+/// What a file holds, or each file of a folder with its name. Hidden entries are left out: a mounted Secret keeps its versions there.
+fn texts(path: &Path) -> io::Result<Vec<(Option<String>, String)>> {
     if !fs::metadata(path)?.is_dir() {
-        return fs::read_to_string(path);
+        return Ok(vec![(None, fs::read_to_string(path)?)]);
     }
     let mut files = Vec::new();
     for entry in fs::read_dir(path)? {
@@ -151,29 +170,35 @@ fn text(path: &Path) -> io::Result<String> {
         }
     }
     files.sort();
-    let texts = files.iter().map(fs::read_to_string).collect::<io::Result<Vec<_>>>()?;
-    Ok(texts.join("\n"))
+    let named = |file: &PathBuf| {
+        let name = file.file_name().map(|name| name.to_string_lossy().into_owned());
+        Ok((name, fs::read_to_string(file)?))
+    };
+    files.iter().map(named).collect()
 }
 
 /// The first token of `text`, or else of the file as it is now.
 pub(super) fn first(fixed: Option<&str>, file: Option<&Path>) -> Option<String> {
     let first_of = |text: &str| words(text).next().map(str::to_owned);
-    fixed.and_then(first_of).or_else(|| first_of(&text(file?).ok()?))
+    fixed.and_then(first_of).or_else(|| texts(file?).ok()?.iter().find_map(|(_, text)| first_of(text)))
 }
 
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| c == ',' || c.is_whitespace()).filter(|token| !token.is_empty())
 }
 
-fn parse(text: &str) -> Result<Vec<Hash>, Invalid> {
-    let hashes =
-        words(text)
-            .enumerate()
-            .map(|(at, token)| {
-                if is_sendable(token) { Ok(hash(token.as_bytes())) } else { Err(Invalid::Character(at + 1)) }
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-    if hashes.is_empty() { Err(Invalid::Empty) } else { Ok(hashes) }
+fn parse(text: &str, name: Option<&str>) -> Result<Vec<Token>, Invalid> {
+    let token = |(at, token): (usize, &str)| {
+        if !is_sendable(token) {
+            return Err(Invalid::Character(at + 1));
+        }
+        let hash = hash(token.as_bytes());
+        // Too little of it to find a token that was made by chance, enough to tell two apart.
+        let digits = || format!("{:08x}", u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]));
+        Ok(Token { hash, name: name.map_or_else(|| digits().into(), Into::into) })
+    };
+    let tokens = words(text).enumerate().map(token).collect::<Result<Vec<_>, _>>()?;
+    if tokens.is_empty() { Err(Invalid::Empty) } else { Ok(tokens) }
 }
 
 /// The characters of RFC 6750, and every other that a header takes without doubt.
@@ -195,10 +220,10 @@ mod tests {
     fn every_token_of_the_list_is_valid() {
         let tokens = Tokens::open(Some("first, second\nthird"), None).unwrap();
         for token in ["first", "second", "third"] {
-            assert!(tokens.accept(token.as_bytes()), "{token}");
+            assert!(tokens.accept(token.as_bytes()).is_some(), "{token}");
         }
         for token in ["", "firs", "first,", "fourth", "First"] {
-            assert!(!tokens.accept(token.as_bytes()), "{token}");
+            assert!(tokens.accept(token.as_bytes()).is_none(), "{token}");
         }
     }
 
@@ -223,8 +248,23 @@ mod tests {
         mount(folder.path(), "..one", &[("primary", "one"), ("secondary", "two\n")]);
         let tokens = Tokens::open(Some("fixed"), Some(folder.path().to_owned())).unwrap();
         for token in ["fixed", "one", "two"] {
-            assert!(tokens.accept(token.as_bytes()), "{token}");
+            assert!(tokens.accept(token.as_bytes()).is_some(), "{token}");
         }
+    }
+
+    #[test]
+    fn a_token_is_called_by_its_file_or_by_the_beginning_of_its_digest() {
+        let folder = tempfile::tempdir().unwrap();
+        mount(folder.path(), "..one", &[("empty", ""), ("team-a", "one"), ("team-b", "two")]);
+        let tokens = Tokens::open(Some("fixed"), Some(folder.path().to_owned())).unwrap();
+        let name = |token: &str| tokens.accept(token.as_bytes()).as_deref().map(str::to_owned);
+        assert_eq!(name("one").as_deref(), Some("team-a"));
+        assert_eq!(name("two").as_deref(), Some("team-b"));
+        // `printf fixed | sha256sum`
+        assert_eq!(name("fixed").as_deref(), Some("992a9345"));
+        assert_eq!(name("three"), None);
+        let file = Tokens::open(None, Some(folder.path().join("team-a"))).unwrap();
+        assert_eq!(file.accept(b"one").as_deref(), Some("7692c3ad"));
     }
 
     #[tokio::test(start_paused = true)]
@@ -234,7 +274,7 @@ mod tests {
         let tokens = following(folder.path());
         mount(folder.path(), "..two", &[("primary", "new")]);
         until(&tokens, "new").await;
-        assert!(!tokens.accept(b"old"));
+        assert_eq!(tokens.accept(b"old"), None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -249,11 +289,11 @@ mod tests {
                 None => fs::remove_file(&file).unwrap(),
             }
             tokio::time::sleep(POLL * 3).await;
-            assert!(tokens.accept(b"old"), "{bad:?}");
+            assert!(tokens.accept(b"old").is_some(), "{bad:?}");
         }
         fs::write(&file, "new").unwrap();
         until(&tokens, "new").await;
-        assert!(!tokens.accept(b"old"));
+        assert_eq!(tokens.accept(b"old"), None);
     }
 
     #[test]
@@ -274,7 +314,7 @@ mod tests {
 
     async fn until(tokens: &Tokens, token: &str) {
         for _ in 0..20 {
-            if tokens.accept(token.as_bytes()) {
+            if tokens.accept(token.as_bytes()).is_some() {
                 return;
             }
             tokio::time::sleep(POLL).await;
