@@ -30,6 +30,9 @@ use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
+/// The peer's key, which `bench/compare.py` sets.
+const KEY: &str = "sk-bench-0123456789abcdef0123456789abcdef";
+
 /// Pieces of a stream.
 const PIECES: usize = 20;
 
@@ -114,8 +117,8 @@ impl Load {
 
     fn request(&self) -> reqwest::RequestBuilder {
         let request = self.client.post(&self.url).body(self.body.clone());
-        // LiteLLM wants one, and nobody looks at it.
-        request.header(header::CONTENT_TYPE, "application/json").bearer_auth("sk-bench")
+        // The peer does not start without one.
+        request.header(header::CONTENT_TYPE, "application/json").bearer_auth(KEY)
     }
 
     fn measure(&self, runtime: &Runtime, rate: u32, seconds: u32) -> Value {
