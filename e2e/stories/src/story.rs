@@ -364,18 +364,23 @@ impl Story {
 
     /// A POST through the namespace's Service with its token; anything but success is an error with the answer's body.
     pub async fn post(&self, path: &str, body: Vec<u8>) -> Result<Value> {
-        let (url, token) = (format!("{}{path}", self.url().await?), self.token().await?);
-        let call = || self.http.post(&url).bearer_auth(&token).timeout(PATIENCE).body(body.clone()).send();
-        // The way to a new pod is known on each node a moment after the pod is ready.
-        let answer = eventually("a connection to the Service", async || match call().await {
-            Err(error) if error.is_connect() => Ok(None),
-            answer => Ok(Some(answer?)),
-        });
-        let answer = answer.await?;
+        let answer = self.begin(path, body).await?;
         let status = answer.status();
         let text = answer.text().await?;
         ensure!(status.is_success(), "POST {path}: {status}: {text}");
         Ok(serde_json::from_str(&text)?)
+    }
+
+    /// The same, as soon as the answer begins, whatever its status.
+    pub async fn begin(&self, path: &str, body: Vec<u8>) -> Result<reqwest::Response> {
+        let (url, token) = (format!("{}{path}", self.url().await?), self.token().await?);
+        let call = || self.http.post(&url).bearer_auth(&token).timeout(PATIENCE).body(body.clone()).send();
+        // The way to a new pod is known on each node a moment after the pod is ready.
+        eventually("a connection to the Service", async || match call().await {
+            Err(error) if error.is_connect() => Ok(None),
+            answer => Ok(Some(answer?)),
+        })
+        .await
     }
 
     /// The Service's address, as this process reaches it.

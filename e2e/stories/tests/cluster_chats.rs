@@ -26,6 +26,7 @@ async fn a_provider_is_applied_and_asked_from_another_pod_through_both_doors() {
         ensure!(status.model_count >= Some(1) && status.latency_ms.is_some(), "{status:?}");
         ensure!(status.endpoint.as_deref() == Some("http://ollama:11434"), "{status:?}");
 
+        chat(&story, "home/tiny-chat").await?;
         // Out of a pod of the namespace, by the Service's name.
         let gateway = Door::new(&story, "gateway", "http://lakehouse:3110").await?;
         for model in ["home/tiny-chat", "tiny-chat"] {
@@ -311,8 +312,7 @@ async fn begin_stream(story: &Story, model: &str) -> Result<reqwest::Response> {
     let mut body = question(model);
     body["stream"] = json!(true);
     body["max_tokens"] = json!(400);
-    let request = reqwest::Client::new().post(format!("{}/v1/chat/completions", story.url().await?));
-    let mut answer = request.bearer_auth(story.token().await?).body(body.to_string()).send().await?;
+    let mut answer = story.begin("/v1/chat/completions", body.to_string().into_bytes()).await?;
     ensure!(answer.status().is_success(), "{}", answer.status());
     let Some(first) = answer.chunk().await? else { bail!("the stream is empty") };
     ensure!(!first.is_empty(), "the stream has begun");
