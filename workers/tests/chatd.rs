@@ -6,7 +6,7 @@ mod common;
 
 use std::{
     io::Read,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -16,7 +16,7 @@ use axum::{Router, body::Bytes, routing::post};
 use common::{Lakehouse, client, eventually, file, lakehouse, upstream::Upstream};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
-    common::v1::any_value::Value as Any,
+    common::v1::{KeyValue, any_value::Value as Any},
     trace::v1::{ResourceSpans, Span},
 };
 use prost::Message;
@@ -146,6 +146,87 @@ fn each_question_to_a_provider_is_a_span_of_the_clients_trace_without_a_word_of_
 }
 
 #[test]
+fn a_span_tells_of_each_retry_and_is_linked_to_from_its_fallback_and_ends_when_the_client_leaves() {
+    let (upstream, desk, collector) = (Upstream::start(), tempfile::tempdir().unwrap(), Collector::start());
+    let traced = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url.as_str()),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=lake"),
+        ("OTEL_SERVICE_NAME", "our-chat"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "team=lake"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "50"),
+    ];
+    let (_chatd, gateway) = pods(desk.path(), &upstream, &traced);
+    assert_eq!(ask(&gateway, "down", "team-a-token", &[]).status(), 502);
+    let spans = collector.spans(2);
+    let [(own, first), (spare, second)] = spans.as_slice() else { unreachable!() };
+    assert_eq!(
+        (&own["lakehouse.chat_provider"], &spare["lakehouse.chat_provider"]),
+        (&json!("own"), &json!("spare"))
+    );
+    assert_eq!((&own["service.name"], &own["team"]), (&json!("our-chat"), &json!("lake")));
+    for (told, span) in &spans {
+        assert_eq!(
+            (&told["error.type"], &told["http.response.status_code"]),
+            (&json!("provider_unavailable"), &json!(503))
+        );
+        let retries: Vec<_> =
+            span.events.iter().map(|event| (event.name.as_str(), plain_all(&event.attributes))).collect();
+        let retry = json!({ "error.type": "provider_unavailable", "http.response.status_code": 503 });
+        assert_eq!(retries, [("retry", retry.clone()), ("retry", retry)]);
+    }
+    assert!(first.parent_span_id.is_empty() && first.links.is_empty());
+    assert_eq!(second.trace_id, first.trace_id, "a request is one trace, also where the client has none");
+    assert_eq!((&second.parent_span_id, &second.links[0].span_id), (&first.span_id, &first.span_id));
+
+    let mut answer = ask(&gateway, "slowly", "team-a-token", &[]);
+    answer.read_exact(&mut [0; 6]).unwrap();
+    drop(answer);
+    let (told, span) = &collector.spans(3)[2];
+    assert_eq!(told["error.type"], "client_left");
+    assert!(span.status.as_ref().is_none_or(|status| status.code == 0), "nobody failed");
+    assert_eq!(span.events[0].name, "first_token");
+}
+
+#[test]
+fn a_collector_that_is_not_there_is_said_in_the_log_and_costs_no_request() {
+    let (upstream, desk) = (Upstream::start(), tempfile::tempdir().unwrap());
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = format!("http://{gone}");
+    let (chatd, gateway) = pods(
+        desk.path(),
+        &upstream,
+        &[("OTEL_EXPORTER_OTLP_ENDPOINT", &gone), ("OTEL_BSP_SCHEDULE_DELAY", "50")],
+    );
+    for _ in 0..5 {
+        let answer = ask(&gateway, "hi", "team-a-token", &[]);
+        assert_eq!(answer.status(), 200);
+        assert!(answer.text().unwrap().contains("you said hi"));
+    }
+    let (ended_well, stderr) = chatd.stop();
+    assert!(ended_well && stderr.contains("opentelemetry"), "{stderr}");
+}
+
+#[test]
+fn a_token_has_its_name_also_where_gateway_and_chatd_are_one_process_and_in_anthropics_header() {
+    let (upstream, desk) = (Upstream::start(), tempfile::tempdir().unwrap());
+    let (tokens, providers) = mounted(desk.path(), &upstream);
+    let mut command = serve(desk.path(), "gateway,chatd");
+    command.arg("--token-file").arg(&tokens).arg("--providers").arg(providers);
+    let both = Lakehouse::start(&mut command);
+    ask(&both, "hi", "team-a-token", &[]).text().unwrap();
+    let body =
+        json!({ "model": "own/m", "max_tokens": 9, "messages": [{ "role": "user", "content": "hi" }] });
+    let request = client().post(format!("{}/v1/messages", both.url)).header("x-api-key", "team-b-token");
+    assert_eq!(request.body(body.to_string()).send().unwrap().status(), 200);
+    let told = numbers(&both);
+    for team in ["team-a", "team-b"] {
+        let line =
+            format!("chat_requests_total{{provider=\"own\",model=\"m\",key=\"{team}\",outcome=\"ok\"}} 1");
+        assert!(told.contains(&line), "`{line}` is missing in {told}");
+    }
+}
+
+#[test]
 fn what_a_collector_cannot_be_asked_for_ends_the_process_with_a_sentence() {
     let desk = tempfile::tempdir().unwrap();
     let mut chatd = serve(desk.path(), "chatd");
@@ -158,21 +239,27 @@ fn what_a_collector_cannot_be_asked_for_ends_the_process_with_a_sentence() {
 
 /// chatd and a gateway, each a process of its own, with the tokens of two teams.
 fn pods(desk: &Path, upstream: &Upstream, chatds: &[(&str, &str)]) -> (Lakehouse, Lakehouse) {
-    let (tokens, key) = (desk.join("tokens"), file(desk, "key", "sk-right"));
-    std::fs::create_dir(&tokens).unwrap();
-    for team in ["team-a", "team-b"] {
-        file(&tokens, team, &format!("{team}-token"));
-    }
-    let own = json!({
-        "name": "own", "type": "OpenAI", "url": upstream.url, "keyFile": key, "route": {"prefixes": ["own/"]},
-    });
-    let providers = file(desk, "providers.yaml", &json!({ "providers": [own] }).to_string());
+    let (tokens, providers) = mounted(desk, upstream);
     let mut command = serve(desk, "chatd");
     command.arg("--token-file").arg(&tokens).arg("--providers").arg(providers).envs(chatds.iter().copied());
     let chatd = Lakehouse::start(&mut command);
     let mut command = serve(desk, "gateway");
     command.arg("--token-file").arg(&tokens).args(["--upstream", &format!("chatd={}", chatd.url)]);
     (chatd, Lakehouse::start(&mut command))
+}
+
+/// The folder of tokens, and the list of providers: one, and one that is asked when it is down.
+fn mounted(desk: &Path, upstream: &Upstream) -> (PathBuf, PathBuf) {
+    let (tokens, key) = (desk.join("tokens"), file(desk, "key", "sk-right"));
+    std::fs::create_dir(&tokens).unwrap();
+    for team in ["team-a", "team-b"] {
+        file(&tokens, team, &format!("{team}-token"));
+    }
+    let own = json!({
+        "name": "own", "type": "OpenAI", "url": upstream.url, "keyFile": key, "route": {"prefixes": ["own/"]}, "fallback": ["spare"],
+    });
+    let spare = json!({ "name": "spare", "type": "OpenAI", "url": upstream.url, "keyFile": key, "route": {"prefixes": ["spare/"]} });
+    (tokens, file(desk, "providers.yaml", &json!({ "providers": [own, spare] }).to_string()))
 }
 
 fn serve(desk: &Path, role: &str) -> Command {
@@ -233,17 +320,20 @@ impl Collector {
             for batch in self.received.lock().unwrap().iter() {
                 let process = batch.resource.iter().flat_map(|resource| &resource.attributes);
                 for span in batch.scope_spans.iter().flat_map(|scope| &scope.spans) {
-                    let all = process.clone().chain(&span.attributes);
-                    let told = all.map(|told| {
-                        let value = told.value.as_ref().and_then(|value| value.value.as_ref());
-                        (told.key.clone(), value.map(plain).unwrap_or_default())
-                    });
-                    found.push((Value::Object(told.collect()), span.clone()));
+                    found.push((plain_all(process.clone().chain(&span.attributes)), span.clone()));
                 }
             }
             if found.len() == count { Ok(found) } else { Err(format!("{found:?}")) }
         })
     }
+}
+
+fn plain_all<'a>(attributes: impl IntoIterator<Item = &'a KeyValue>) -> Value {
+    let told = attributes.into_iter().map(|told| {
+        let value = told.value.as_ref().and_then(|value| value.value.as_ref());
+        (told.key.clone(), value.map(plain).unwrap_or_default())
+    });
+    Value::Object(told.collect())
 }
 
 fn plain(value: &Any) -> Value {

@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use axum::http::header;
 use bytes::Bytes;
 use lakehouse_contract::provider::Providers;
+use opentelemetry::trace::SpanContext;
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
@@ -84,11 +85,11 @@ impl Chatd {
     /// Answers a request that came at `asked`.
     pub(crate) async fn answer(&self, ask: Ask, asked: Instant) -> Result<Answer, ChatError> {
         let candidates = self.0.fleet.load().candidates(&ask.model)?;
-        let mut first: Option<ChatError> = None;
+        let (mut first, mut span): (Option<ChatError>, _) = (None, None);
         let count = candidates.len();
         for (place, candidate) in candidates.into_iter().enumerate() {
             let name = candidate.0.name.clone();
-            let error = match Box::pin(self.ask(candidate, &ask, asked)).await {
+            let error = match Box::pin(self.ask(candidate, &ask, asked, &mut span)).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -110,17 +111,18 @@ impl Chatd {
         Err(first.unwrap_or_else(|| ChatError::field("model", "leads to no provider")))
     }
 
-    /// Asks one provider, again where that helps.
+    /// Asks one provider, again where that helps. `span` is that of the provider before it, and then its own.
     async fn ask(
         &self,
         (upstream, model): Candidate,
         ask: &Ask,
         asked: Instant,
+        span: &mut Option<SpanContext>,
     ) -> Result<Answer, ChatError> {
         let settings = &self.0.settings;
         let mut outgoing =
             upstream.protocol.request(ask, &model, upstream.config.kind, upstream.is_openai())?;
-        let call = Call::begin(settings.tracer.as_deref(), ask, &upstream, &model);
+        let call = Call::begin(settings.tracer.as_deref(), ask, &upstream, &model, span);
         outgoing.trace = call.headers(ask);
         let (origin, numbers) = (ask.origin.clone(), self.0.numbers.clone());
         let mut meter = Meter::new(upstream.clone(), model, origin, numbers, call);
@@ -150,7 +152,7 @@ impl Chatd {
             }
             debug!(provider = %upstream.name, %error, ?pause, "`{}` is asked again", upstream.name);
             tries += 1;
-            self.0.numbers.retried(&upstream.name);
+            meter.retried(&error);
             sleep(pause).await;
         }
     }

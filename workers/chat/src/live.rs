@@ -74,6 +74,12 @@ impl Meter {
         self.upstream.worked();
     }
 
+    /// It failed, and is tried again.
+    pub(crate) fn retried(&mut self, error: &ChatError) {
+        self.numbers.retried(&self.upstream.name);
+        self.call.retried(error);
+    }
+
     /// The answer is whole.
     pub(crate) fn answered(mut self, facts: &Facts) {
         self.upstream.worked();

@@ -7,12 +7,13 @@ use opentelemetry::{
     Array, Context, KeyValue, StringValue, Value,
     global::{BoxedSpan, BoxedTracer},
     trace::{
-        Span, SpanBuilder, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId,
+        Link, Span, SpanBuilder, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId,
         TraceState, Tracer,
     },
 };
 
 use crate::{
+    ChatError,
     ask::Ask,
     event::Facts,
     metrics::Outcome,
@@ -24,17 +25,27 @@ use crate::{
 pub(crate) struct Call(Option<BoxedSpan>);
 
 impl Call {
-    /// Begins one, as a part of the client's trace. Without a tracer nothing is done, now or later.
-    pub(crate) fn begin(tracer: Option<&BoxedTracer>, ask: &Ask, upstream: &Upstream, model: &str) -> Self {
+    /// Begins one, as a part of the client's trace. `before` is the span of the provider that was asked before this one, and then this:
+    /// where the client has no trace, all that a request leads to is one nevertheless. Without a tracer nothing is done, now or later.
+    pub(crate) fn begin(
+        tracer: Option<&BoxedTracer>,
+        ask: &Ask,
+        upstream: &Upstream,
+        model: &str,
+        before: &mut Option<SpanContext>,
+    ) -> Self {
         let Some(tracer) = tracer else { return Self(None) };
         let builder = SpanBuilder::from_name(format!("chat {model}"))
             .with_kind(SpanKind::Client)
-            .with_attributes(attributes(ask, upstream, model));
-        let parent = match parent(&ask.origin.trace) {
+            .with_attributes(attributes(ask, upstream, model))
+            .with_links(before.iter().cloned().map(Link::with_context).collect());
+        let parent = match parent(&ask.origin.trace).or_else(|| before.take()) {
             Some(parent) => Context::new().with_remote_span_context(parent),
             None => Context::new(),
         };
-        Self(Some(tracer.build_with_context(builder, &parent)))
+        let span = tracer.build_with_context(builder, &parent);
+        *before = Some(span.span_context().clone());
+        Self(Some(span))
     }
 
     /// What the provider is told of the trace: this span, or what the client said where there is none.
@@ -52,11 +63,20 @@ impl Call {
         }
     }
 
+    /// It failed, and is tried again.
+    pub(crate) fn retried(&mut self, error: &ChatError) {
+        if let Some(span) = &mut self.0 {
+            let mut why = vec![KeyValue::new("error.type", error.kind.code())];
+            why.extend(error.upstream_status.map(status_code));
+            span.add_event("retry", why);
+        }
+    }
+
     /// How it ended. `upstream_status` is what the provider answered, where that was an error.
     pub(crate) fn ended(&mut self, outcome: Outcome, upstream_status: Option<u16>, facts: &Facts) {
         let Some(span) = &mut self.0 else { return };
         if let Some(status) = upstream_status {
-            span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
+            span.set_attribute(status_code(status));
         }
         if outcome != Outcome::Answered {
             span.set_attribute(KeyValue::new("error.type", outcome.label()));
@@ -116,6 +136,10 @@ fn provider(kind: ProviderKind) -> &'static str {
         ProviderKind::Anthropic => "anthropic",
         ProviderKind::Voyage => "voyage",
     }
+}
+
+fn status_code(status: u16) -> KeyValue {
+    KeyValue::new("http.response.status_code", i64::from(status))
 }
 
 fn number(count: u64) -> i64 {

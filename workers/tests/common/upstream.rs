@@ -54,7 +54,7 @@ impl Upstream {
     }
 }
 
-/// `slowly` gets a first piece and no other, `break off` half of an answer, `fail` an error, everything else an echo.
+/// `slowly` gets a first piece and no other, `break off` half of an answer, `fail` and `down` an error, everything else an echo.
 fn said_to(said: &str, gone: mpsc::Sender<()>) -> Response {
     struct Guard(mpsc::Sender<()>);
     impl Drop for Guard {
@@ -75,6 +75,7 @@ fn said_to(said: &str, gone: mpsc::Sender<()>) -> Response {
             let error = json!({ "error": { "message": "this prompt is no good" } });
             return (StatusCode::BAD_REQUEST, Json(error)).into_response();
         }
+        "down" => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
         "slowly" => {
             let pieces = futures::stream::unfold(
                 (Some(piece("one")), Notify::new(), Guard(gone)),
