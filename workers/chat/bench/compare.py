@@ -1,8 +1,9 @@
-"""Asks an upstream directly, through chatd and through LiteLLM, in turn, and prints what each way adds.
+"""Asks an upstream directly, through something that only forwards bytes, through chatd and through LiteLLM, in turn, and prints
+what each way adds. The forwarder shows what a process in between costs on this machine, whatever it does.
 
     compare.py LAKEHOUSE LOAD LITELLM RATE SECONDS
 
-The three ways are measured in turn, three times, and the best of each counts: a busy moment of the machine makes any of them
+The ways are measured in turn, three times, and the best of each counts: a busy moment of the machine makes any of them
 slower and none faster. LiteLLM is asked at the highest rate that it keeps up with; chatd then at that rate too.
 """
 
@@ -19,7 +20,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-ROUNDS, STREAMS, STREAM_RATE = 3, 5000, 200
+ROUNDS, STREAMS = 3, 5000
 MODEL = "openai/fast"
 
 
@@ -77,7 +78,7 @@ def compare(load, what, ways, rate, seconds):
     told = {name: [] for name in ways}
     for _ in range(ROUNDS):
         for name, url in ways.items():
-            told[name].append(asked(load, what, url, MODEL if name != "direct" else "fast", rate, seconds))
+            told[name].append(asked(load, what, url, "fast" if name in ("direct", "forward") else MODEL, rate, seconds))
     return {name: best(rounds) for name, rounds in told.items()}
 
 
@@ -117,7 +118,7 @@ def ratio(told, quantile):
 def main():
     lakehouse, load, litellm, rate, seconds = *sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5])
     servers, folder = Servers(), Path(tempfile.mkdtemp(prefix="lakehouse-bench-chat-"))
-    up, ours, theirs = free_port(), free_port(), free_port()
+    up, between, ours, theirs = free_port(), free_port(), free_port(), free_port()
     base = f"http://127.0.0.1:{up}/v1"
     log = lambda name: open(folder / name, "w")
     # Longer than the bench: its streams stay silent.
@@ -128,10 +129,11 @@ def main():
     (folder / "litellm.yaml").write_text(json.dumps({"model_list": [one]}))
     try:
         servers.start([load, "upstream", str(up)], up, "/", log("upstream.log"))
+        servers.start([load, "forward", str(between), str(up)], between, "/", log("forward.log"))
         chatd = servers.start(
             [lakehouse, "serve", "--role", "chatd", "--listen", f"127.0.0.1:{ours}", "--store", folder / "bucket",
              "--cache", folder / "cache", "--providers", folder / "providers.json"],
-            ours, "/readyz", log("lakehouse.log"), RUST_LOG="warn",
+            ours, "/readyz", log("lakehouse.log"), LAKEHOUSE_LOG="warn",
         )
         servers.start(
             [litellm, "--config", folder / "litellm.yaml", "--host", "127.0.0.1", "--port", str(theirs),
@@ -140,6 +142,7 @@ def main():
         )
         ways = {
             "direct": f"{base}/chat/completions",
+            "forward": f"http://127.0.0.1:{between}/v1/chat/completions",
             "lakehouse": f"http://127.0.0.1:{ours}/chat/completions",
         }
         all_ways = {**ways, "litellm": f"http://127.0.0.1:{theirs}/v1/chat/completions"}
@@ -147,8 +150,8 @@ def main():
         print(f"{cores} cores for the clients, the upstream and what is between them; {ROUNDS} rounds of {seconds} s, best of each")
         fast = compare(load, "ask", ways, rate, seconds)
         show(f"whole answers, {rate:,} requests/s", fast)
-        streamed = compare(load, "stream", ways, STREAM_RATE, seconds)
-        show(f"first word of streams, {STREAM_RATE} streams/s", streamed)
+        streamed = compare(load, "stream", ways, rate, seconds)
+        show(f"first word of streams, {rate:,} streams/s", streamed)
 
         slow = highest(load, all_ways["litellm"])
         if slow is None:
@@ -164,12 +167,14 @@ def main():
         held = asked(load, "hold", ways["lakehouse"], "openai/endless", STREAMS, chatd.pid)
         print(f"\n{held['streams']:,} open streams: {held['mib']:.0f} MiB resident (goal: under 200), {held['before']:.0f} without them")
 
-        def added(told, quantile):
-            both = told["lakehouse"], told["direct"]
+        def added(told, quantile, name="lakehouse"):
+            both = told[name], told["direct"]
             return "-" if None in both else f"{(both[0][quantile] - both[1][quantile]) / 1000:.2f} ms"
 
         print(f"added at {rate:,} requests/s: p50 {added(fast, 'p50')} (goal: 0.2), p99 {added(fast, 'p99')} (goal: 1); "
               f"first word {added(streamed, 'p50')} (goal: 0.2)")
+        print(f"added by the forwarder: p50 {added(fast, 'p50', 'forward')}, p99 {added(fast, 'p99', 'forward')}; "
+              f"first word {added(streamed, 'p50', 'forward')}")
     finally:
         servers.end()
     # Only after a failure are the logs of use.

@@ -1,6 +1,7 @@
 //! The two ends of `bench/run.sh`: an upstream that answers at once, and clients that do not wait for each other.
 //!
 //!     load upstream PORT                  OpenAI's protocol; the model `endless` says one word and stays silent
+//!     load forward PORT TO                bytes from one port to another: what anything in between costs at least
 //!     load ask URL MODEL RATE SECONDS     whole answers, as one line of JSON in microseconds
 //!     load stream URL MODEL RATE SECONDS  the time to the first word of streams
 //!     load hold URL MODEL STREAMS PID     memory of process PID while so many streams are open
@@ -26,15 +27,20 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use reqwest::Client;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    runtime::Runtime,
+    sync::mpsc,
+};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
 /// The peer's key, which `bench/compare.py` sets.
 const KEY: &str = "sk-bench-0123456789abcdef0123456789abcdef";
 
-/// Pieces of a stream.
-const PIECES: usize = 20;
+/// Words of a stream: it is measured until the first, and every other one only keeps the machine busy.
+const PIECES: usize = 2;
 
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -44,6 +50,7 @@ fn main() -> Result<(), Failure> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     match *arguments {
         ["upstream", port] => runtime.block_on(upstream(port.parse()?)),
+        ["forward", port, to] => runtime.block_on(forward(port.parse()?, to.parse()?)),
         [what @ ("ask" | "stream"), url, model, rate, seconds] => {
             let load = Load::new(url, model, what == "stream")?;
             println!("{}", load.measure(&runtime, rate.parse()?, seconds.parse()?));
@@ -55,7 +62,7 @@ fn main() -> Result<(), Failure> {
             Ok(())
         }
         _ => {
-            Err("usage: load upstream PORT | ask|stream URL MODEL RATE SECONDS | hold URL MODEL STREAMS PID"
+            Err("usage: load upstream PORT | forward PORT TO | ask|stream URL MODEL RATE SECONDS | hold URL MODEL STREAMS PID"
                 .into())
         }
     }
@@ -64,6 +71,19 @@ fn main() -> Result<(), Failure> {
 async fn upstream(port: u16) -> Result<(), Failure> {
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     Ok(axum::serve(listener, Router::new().route("/v1/chat/completions", post(complete))).await?)
+}
+
+async fn forward(port: u16, to: u16) -> Result<(), Failure> {
+    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    loop {
+        let (mut client, _) = listener.accept().await?;
+        client.set_nodelay(true)?;
+        tokio::spawn(async move {
+            let mut upstream = TcpStream::connect(("127.0.0.1", to)).await?;
+            upstream.set_nodelay(true)?;
+            copy_bidirectional(&mut client, &mut upstream).await
+        });
+    }
 }
 
 async fn complete(Json(asked): Json<Value>) -> Response {

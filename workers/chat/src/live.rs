@@ -130,12 +130,14 @@ pub(crate) struct Begun {
 
 impl Begun {
     pub(crate) fn new(
-        response: Response,
+        mut response: Response,
         upstream: &Upstream,
         ask: &Ask,
         labels: Labels,
         total: Deadline,
     ) -> Self {
+        // They would keep all that was read with them for as long as the stream is open.
+        response.headers_mut().clear();
         let decoder = || Decoder::new(upstream.protocol);
         let flow = match Passing::new(upstream.protocol, ask.door) {
             _ if !ask.stream => Flow::Collect { decoder: decoder(), collected: Box::default() },

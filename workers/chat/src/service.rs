@@ -6,13 +6,12 @@ use axum::{
     body::Body,
     extract::{Path, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, header},
-    middleware::{Next, from_fn},
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
 use bytes::Bytes;
 use lakehouse_contract::chat::ProviderList;
-use lakehouse_http::{BodyLimit, Problem, RequestId, body};
+use lakehouse_http::{Around, BodyLimit, Problem, RequestId, body};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -41,17 +40,20 @@ pub fn router(chatd: Chatd) -> Router {
         .route("/chat/completions", post(completions).layer(limit))
         .route("/models", get(models))
         .route("/models/{*id}", get(model))
-        .layer(from_fn(in_openais_shape));
+        .layer(Around::new(|_| (), async |(), answer| in_openais_shape(answer)));
     let anthropics = Router::new()
         .route("/messages", post(messages).layer(limit))
         .route("/messages/count_tokens", post(count))
-        .layer(from_fn(in_anthropics_shape));
+        .layer(Around::new(
+            |request| RequestId::of(request.headers()),
+            async |id, answer| in_anthropics_shape(&id, answer),
+        ));
     let ollamas = Router::new()
         .route("/ollama/api/chat", post(ollamas_chat).layer(limit))
         .route("/ollama/api/tags", get(tags))
         .route("/ollama/api/version", get(version))
         .route("/ollama/api/{*path}", any(not_ollamas))
-        .layer(from_fn(in_ollamas_shape));
+        .layer(Around::new(|_| (), async |(), answer| in_ollamas_shape(answer)));
     Router::new()
         .route("/chat", post(chat).layer(limit))
         .route("/chat/providers", get(providers))
@@ -159,11 +161,9 @@ async fn not_ollamas(Path(path): Path<String>) -> Problem {
 }
 
 /// Anthropic's clients look for its own error body, and for the id of the request under its own name.
-async fn in_anthropics_shape(request: Request, next: Next) -> Response {
-    let id = RequestId::of(request.headers());
-    let response = next.run(request).await;
+fn in_anthropics_shape(id: &RequestId, response: Response) -> Response {
     let mut response = match response.extensions().get::<Problem>().cloned() {
-        Some(problem) => anthropic::problem(problem, &id),
+        Some(problem) => anthropic::problem(problem, id),
         None => response,
     };
     response.headers_mut().insert(anthropic::REQUEST_ID, id.header());
@@ -171,8 +171,7 @@ async fn in_anthropics_shape(request: Request, next: Next) -> Response {
 }
 
 /// Ollama's clients look for its own error body.
-async fn in_ollamas_shape(request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
+fn in_ollamas_shape(response: Response) -> Response {
     match response.extensions().get::<Problem>().cloned() {
         Some(problem) => ollama::problem(problem),
         None => response,
@@ -180,8 +179,7 @@ async fn in_ollamas_shape(request: Request, next: Next) -> Response {
 }
 
 /// OpenAI's clients look for its own error body.
-async fn in_openais_shape(request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
+fn in_openais_shape(response: Response) -> Response {
     match response.extensions().get::<Problem>().cloned() {
         Some(problem) => openai::problem(problem),
         None => response,

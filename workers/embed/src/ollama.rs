@@ -3,8 +3,7 @@
 
 use axum::{
     Json,
-    extract::{Request, State},
-    middleware::Next,
+    extract::State,
     response::{IntoResponse, Response},
 };
 use lakehouse_http::{Problem, body};
@@ -59,8 +58,7 @@ pub(crate) async fn embed(
 }
 
 /// Ollama's clients look for its own error body.
-pub(crate) async fn in_ollamas_shape(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+pub(crate) fn in_ollamas_shape(mut response: Response) -> Response {
     if let Some(problem) = response.extensions().get::<Problem>().cloned() {
         let body = json!({"error": problem.message, "code": problem.code});
         response.headers_mut().remove(axum::http::header::CONTENT_LENGTH);

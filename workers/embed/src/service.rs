@@ -4,12 +4,11 @@ use axum::{
     Json, Router,
     extract::State,
     http::StatusCode,
-    middleware::from_fn,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use lakehouse_contract::embed::{EmbedRequest, EmbedStats, IdentityRequest, ModelIdentity, ModelList};
-use lakehouse_http::{BodyLimit, Problem, body};
+use lakehouse_http::{Around, BodyLimit, Problem, body};
 use serde::Serialize;
 use serde_json::json;
 
@@ -26,7 +25,7 @@ const IDENTITY_LIMIT: u64 = 64 << 10;
 pub fn router(embedd: Embedd) -> Router {
     let ollamas = Router::new()
         .route("/ollama/api/embed", post(ollama::embed).layer(BodyLimit(EMBED_LIMIT)))
-        .layer(from_fn(ollama::in_ollamas_shape));
+        .layer(Around::new(|_| (), async |(), answer| ollama::in_ollamas_shape(answer)));
     Router::new()
         .merge(ollamas)
         .route("/embed", post(embed).layer(BodyLimit(EMBED_LIMIT)))

@@ -22,8 +22,6 @@ use std::{
 use axum::{
     extract::{ConnectInfo, Request},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
-    middleware::Next,
-    response::{IntoResponse, Response},
 };
 
 use crate::{Problem, probes};
@@ -120,18 +118,13 @@ impl Auth {
         }
     }
 
-    /// The layer of a server.
-    pub(crate) async fn guard(&self, mut request: Request, next: Next) -> Response {
+    /// The request as it goes on, or why it does not.
+    pub(crate) fn guard(&self, mut request: Request) -> Result<Request, Problem> {
         let remote = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-        match self.admit(remote, request.uri().path(), request.headers()) {
-            Ok(caller) => {
-                if let Some(caller) = caller {
-                    request.extensions_mut().insert(caller);
-                }
-                next.run(request).await
-            }
-            Err(problem) => problem.into_response(),
+        if let Some(caller) = self.admit(remote, request.uri().path(), request.headers())? {
+            request.extensions_mut().insert(caller);
         }
+        Ok(request)
     }
 
     /// Who it is, where a token was asked for.

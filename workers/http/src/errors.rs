@@ -3,13 +3,12 @@
 use axum::{
     Router,
     body::to_bytes,
-    extract::{OriginalUri, Request},
+    extract::{MatchedPath, OriginalUri, Request},
     http::{HeaderMap, Method, StatusCode, header},
-    middleware::{Next, from_fn},
     response::{IntoResponse, Response},
 };
 
-use crate::{Problem, request};
+use crate::{Around, Problem, Template};
 
 /// The longest sentence that an extractor says.
 const MAX_SENTENCE: usize = 4096;
@@ -24,8 +23,21 @@ pub fn with_error_bodies(router: Router) -> Router {
     router
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn(replace_plain_errors))
-        .layer(from_fn(request::tell_template))
+        .layer(Around::new(matched, async |matched, answer| {
+            tell_template(matched, in_our_words(answer).await)
+        }))
+}
+
+fn matched(request: &Request) -> Option<MatchedPath> {
+    request.extensions().get().cloned()
+}
+
+/// Notes the template of the matched route on the answer, unless a router further inside did.
+fn tell_template(matched: Option<MatchedPath>, mut response: Response) -> Response {
+    if let (Some(path), None) = (matched, response.extensions().get::<Template>()) {
+        response.extensions_mut().insert(Template(path.as_str().to_owned()));
+    }
+    response
 }
 
 async fn unknown_route(OriginalUri(uri): OriginalUri) -> Problem {
@@ -42,8 +54,7 @@ async fn wrong_method(method: Method, OriginalUri(uri): OriginalUri) -> Problem 
 }
 
 /// Extractors of axum refuse with a line of plain text; it becomes the message.
-async fn replace_plain_errors(request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
+async fn in_our_words(response: Response) -> Response {
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();
     let is_ours = response.extensions().get::<Problem>().is_some();

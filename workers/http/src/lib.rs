@@ -7,6 +7,7 @@
 //! listener ─► connection ─► request log, id, body cap ─► auth ─► probes │ the service's routes
 //! ```
 
+mod around;
 pub mod auth;
 pub mod body;
 mod errors;
@@ -18,6 +19,7 @@ mod request;
 mod request_id;
 pub mod serve;
 
+pub use around::Around;
 pub use auth::{Auth, Caller};
 pub use body::{BodyLimit, Json};
 pub use errors::{AsIs, with_error_bodies};

@@ -12,9 +12,8 @@ use std::{
 
 use axum::{
     body::{Body, Bytes, HttpBody},
-    extract::{ConnectInfo, MatchedPath, Request},
+    extract::{ConnectInfo, Request},
     http::{HeaderMap, Method, StatusCode, header},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use futures::FutureExt;
@@ -46,18 +45,12 @@ pub(crate) struct Observer {
     pub(crate) body_idle_timeout: Duration,
 }
 
-/// Notes the template of the matched route on the answer, unless a router further inside did.
-pub(crate) async fn tell_template(request: Request, next: Next) -> Response {
-    let matched = request.extensions().get::<MatchedPath>().cloned();
-    let mut response = next.run(request).await;
-    if let (Some(path), None) = (matched, response.extensions().get::<Template>()) {
-        response.extensions_mut().insert(Template(path.as_str().to_owned()));
-    }
-    response
-}
-
-/// The outermost layer of a server.
-pub(crate) async fn observe(observer: Arc<Observer>, mut request: Request, next: Next) -> Response {
+/// Lets `answer` answer a request.
+pub(crate) async fn observe(
+    observer: Arc<Observer>,
+    mut request: Request,
+    answer: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
     let id = RequestId::of(request.headers());
     request.headers_mut().insert(RequestId::HEADER, id.header());
     request.extensions_mut().insert(id.clone());
@@ -65,7 +58,7 @@ pub(crate) async fn observe(observer: Arc<Observer>, mut request: Request, next:
     let mut entry = Entry::open(observer, &request, &id, cap.clone());
 
     let span = info_span!("request", %id);
-    let mut response = match AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span).await {
+    let mut response = match AssertUnwindSafe(answer(request)).catch_unwind().instrument(span).await {
         Ok(response) => cap.judge(response),
         Err(panic) => panicked(panic.as_ref()).into_response(),
     };

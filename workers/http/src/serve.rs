@@ -13,7 +13,7 @@ use axum::{
     body::Body,
     extract::{ConnectInfo, DefaultBodyLimit, Request},
     http::{HeaderValue, header},
-    middleware::{Next, from_fn},
+    response::{IntoResponse, Response},
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -128,7 +128,7 @@ pub async fn serve(
     settings.auth.check_listen(address)?;
     let (name, readiness) = (service.name, service.readiness.clone());
     let server = Server {
-        router: layered(service, &settings),
+        front: Front::new(service, &settings),
         http: protocol(&settings),
         answer_idle_timeout: settings.answer_idle_timeout,
         leaving: CancellationToken::new(),
@@ -175,29 +175,40 @@ pub async fn shutdown_signal() {
     }
 }
 
-/// The service's routes with everything that every service has.
-fn layered(service: Service, settings: &Settings) -> Router {
-    let Service { name, routes, readiness, metrics } = service;
-    let requests = Requests::register(&metrics, name);
-    let observer = Arc::new(request::Observer {
-        requests,
-        body_limit: settings.body_limit,
-        body_idle_timeout: settings.body_idle_timeout,
-    });
-    let auth = settings.auth.clone();
-    let probes = probes::routes(name, readiness.clone(), metrics);
-    let router = match routes {
-        Routes::Here(router) => errors::with_error_bodies(router.merge(probes)),
-        Routes::Late(late) => late.behind(errors::with_error_bodies(probes), readiness),
-    };
-    router
+/// A service's routes with everything that every service has. Cheap to clone.
+#[derive(Clone)]
+struct Front {
+    observer: Arc<request::Observer>,
+    auth: Auth,
+    router: Router,
+}
+
+impl Front {
+    fn new(service: Service, settings: &Settings) -> Self {
+        let Service { name, routes, readiness, metrics } = service;
+        let observer = request::Observer {
+            requests: Requests::register(&metrics, name),
+            body_limit: settings.body_limit,
+            body_idle_timeout: settings.body_idle_timeout,
+        };
+        let probes = probes::routes(name, readiness.clone(), metrics);
+        let router = match routes {
+            Routes::Here(router) => errors::with_error_bodies(router.merge(probes)),
+            Routes::Late(late) => late.behind(errors::with_error_bodies(probes), readiness),
+        };
         // Every body has our cap already; that of axum's extractors would be a second one.
-        .layer(DefaultBodyLimit::disable())
-        .layer(from_fn(move |request: Request, next: Next| {
-            let auth = auth.clone();
-            async move { auth.guard(request, next).await }
-        }))
-        .layer(from_fn(move |request: Request, next: Next| request::observe(observer.clone(), request, next)))
+        let router = router.layer(DefaultBodyLimit::disable());
+        Self { observer: Arc::new(observer), auth: settings.auth.clone(), router }
+    }
+
+    async fn answer(self, request: Request) -> Response {
+        let Self { observer, auth, router } = self;
+        request::observe(observer, request, async |request| match auth.guard(request) {
+            Ok(request) => router.oneshot(request).await.unwrap_or_else(|never| match never {}),
+            Err(problem) => problem.into_response(),
+        })
+        .await
+    }
 }
 
 fn protocol(settings: &Settings) -> http1::Builder {
@@ -209,7 +220,7 @@ fn protocol(settings: &Settings) -> http1::Builder {
 }
 
 struct Server {
-    router: Router,
+    front: Front,
     http: http1::Builder,
     answer_idle_timeout: Duration,
     /// Answers end their connections, so that clients come back to somebody else.
@@ -244,25 +255,27 @@ impl Server {
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "TCP_NODELAY was refused");
         }
-        let (router, leaving) = (self.router.clone(), self.leaving.clone());
-        let service = service_fn(move |request: hyper::Request<Incoming>| {
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(ConnectInfo(remote));
-            let (answer, leaving) = (router.clone().oneshot(request), leaving.clone());
-            async move {
-                let mut answer = answer.await.unwrap_or_else(|never| match never {});
-                if leaving.is_cancelled() {
-                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                }
-                Ok::<_, Infallible>(answer)
-            }
-        });
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(self.answer_idle_timeout));
-        let connection = self.http.serve_connection(TokioIo::new(Box::pin(stream)), service);
-        let (draining, cut) = (self.draining.clone(), self.cut.clone());
+        let (front, http, answer_idle_timeout) =
+            (self.front.clone(), self.http.clone(), self.answer_idle_timeout);
+        let (leaving, draining, cut) = (self.leaving.clone(), self.draining.clone(), self.cut.clone());
+        // Thousands may be open at once. Whatever is made in here is there once; what was made before would be moved in, and there twice.
         async move {
-            let mut connection = pin!(connection);
+            let service = service_fn(move |request: hyper::Request<Incoming>| {
+                let mut request = request.map(Body::new);
+                request.extensions_mut().insert(ConnectInfo(remote));
+                // Boxed, it is gone as soon as there is an answer, whose body may take hours.
+                let (answer, leaving) = (Box::pin(front.clone().answer(request)), leaving.clone());
+                async move {
+                    let mut answer = answer.await;
+                    if leaving.is_cancelled() {
+                        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                    }
+                    Ok::<_, Infallible>(answer)
+                }
+            });
+            let mut stream = TimeoutStream::new(stream);
+            stream.set_write_timeout(Some(answer_idle_timeout));
+            let mut connection = pin!(http.serve_connection(TokioIo::new(Box::pin(stream)), service));
             let served = async {
                 tokio::select! {
                     served = connection.as_mut() => served,

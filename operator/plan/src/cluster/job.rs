@@ -9,7 +9,7 @@ use k8s_openapi::{
             Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement,
             PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule,
         },
-        core::v1::{ConfigMap, ConfigMapVolumeSource, KeyToPath, PodTemplateSpec, Volume},
+        core::v1::{ConfigMap, ConfigMapVolumeSource, EnvVar, KeyToPath, PodTemplateSpec, Volume},
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
@@ -315,7 +315,7 @@ impl Purges<'_> {
 }
 
 /// What of its pod a build leaves to the engine that reads its rows.
-fn reading(resources: &Resources, disk: &Quantity) -> Vec<(&'static str, String)> {
+fn reading(resources: &Resources, disk: &Quantity) -> Vec<EnvVar> {
     let mebibytes = |bytes: f64, share: f64| format!("{}MiB", (bytes * share / MEBIBYTE).floor().max(64.0));
     let memory = resources.limit("memory");
     let disk = quantity::value(disk);
@@ -325,7 +325,7 @@ fn reading(resources: &Resources, disk: &Quantity) -> Vec<(&'static str, String)
         ("LAKEHOUSE_QUERY_SPILL", disk.map(|bytes| mebibytes(bytes, READING_SHARE))),
     ]
     .into_iter()
-    .filter_map(|(name, value)| Some((name, value?)))
+    .filter_map(|(name, value)| Some(pod::variable(name, value?)))
     .collect()
 }
 

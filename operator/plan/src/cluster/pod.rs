@@ -48,7 +48,8 @@ pub(super) const SUMMARY: &str = "/dev/termination-log";
 pub(super) struct Blueprint<'a> {
     pub(super) component: Component,
     pub(super) args: Vec<String>,
-    pub(super) env: Vec<(&'static str, String)>,
+    /// Beside the variables of all pods.
+    pub(super) env: Vec<EnvVar>,
     pub(super) resources: Resources,
     /// The size of the disk that it may write.
     pub(super) disk: &'a Quantity,
@@ -222,12 +223,13 @@ fn env_from(settings: &Settings) -> Vec<EnvFromSource> {
     ]
 }
 
-fn variables(more: Vec<(&'static str, String)>) -> Vec<EnvVar> {
-    [("HOME", DATA.to_owned()), ("LAKEHOUSE_CACHE", DATA.to_owned())]
-        .into_iter()
-        .chain(more)
-        .map(|(name, value)| EnvVar { name: name.to_owned(), value: Some(value), ..EnvVar::default() })
-        .collect()
+fn variables(more: Vec<EnvVar>) -> Vec<EnvVar> {
+    ["HOME", "LAKEHOUSE_CACHE"].map(|name| variable(name, DATA.to_owned())).into_iter().chain(more).collect()
+}
+
+/// A variable with this value.
+pub(super) fn variable(name: &str, value: String) -> EnvVar {
+    EnvVar { name: name.to_owned(), value: Some(value), ..EnvVar::default() }
 }
 
 fn restricted() -> SecurityContext {

@@ -5,7 +5,10 @@ mod resources;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::{api::core::v1::Toleration, apimachinery::pkg::api::resource::Quantity};
+use k8s_openapi::{
+    api::core::v1::{EnvVar, Toleration},
+    apimachinery::pkg::api::resource::Quantity,
+};
 use serde::Deserialize;
 
 pub use resources::Resources;
@@ -185,6 +188,8 @@ pub struct Chat {
     pub replicas: u16,
     /// CPU and memory of each, where they differ from the defaults.
     pub resources: Resources,
+    /// More variables: a proxy on the way to the cloud, OpenTelemetry's for a collector of traces.
+    pub extra_env: Vec<EnvVar>,
 }
 
 /// What all pods have in common.
@@ -256,7 +261,7 @@ impl Default for Embed {
 
 impl Default for Chat {
     fn default() -> Self {
-        Self { replicas: 1, resources: Resources::default() }
+        Self { replicas: 1, resources: Resources::default(), extra_env: Vec::new() }
     }
 }
 
@@ -380,7 +385,7 @@ mod tests {
         assert_eq!(settings.store_url("team-a"), "s3://lakehouse/deep");
         assert_eq!(settings.ingest.active_deadline_seconds, Some(21_600));
         assert_eq!(settings.gateway_resources().limit("cpu"), Some(4.0));
-        assert_eq!(settings.pods.tolerations.len(), 1);
+        assert_eq!((settings.pods.tolerations.len(), settings.chat.extra_env.len()), (1, 2));
     }
 
     #[test]
@@ -396,7 +401,7 @@ mod tests {
             vectors: {replicas: 0, cacheSize: none}
             build: {backoffLimit: -1, spoolSize: 0}
             embed: {replicas: 0, modelsClaim: Big}
-            chat: {replicas: 0, resources: {limits: {cpu: none}}}
+            chat: {replicas: 0, resources: {limits: {cpu: none}}, extraEnv: [{name: A}, {name: AWS_REGION}, {value: b}, {name: A}]}
             pods: {labels: {app.kubernetes.io/name: mine}, annotations: {lakehouse.dev/settings: '1'}}
             logLevel: info debug";
         let Invalid { problems } = Settings::parse(text).unwrap_err();
@@ -421,6 +426,9 @@ mod tests {
             "embed.modelsClaim",
             "chat.replicas",
             "chat.resources.limits.cpu",
+            "chat.extraEnv[1].name",
+            "chat.extraEnv[2].name",
+            "chat.extraEnv[3].name",
             "pods.labels",
             "pods.annotations",
             "logLevel",
@@ -454,7 +462,12 @@ mod tests {
         vectors: {replicas: 2, resources: {limits: {memory: 8Gi}}, cacheSize: 100Gi}
         build: {resources: {limits: {memory: 4Gi}}, backoffLimit: 1, activeDeadlineSeconds: 43200, spoolSize: 50Gi}
         embed: {replicas: 2, resources: {limits: {cpu: 4}}, cacheSize: 1Gi, modelsClaim: models}
-        chat: {replicas: 2, resources: {limits: {memory: 2Gi}}}
+        chat:
+          replicas: 2
+          resources: {limits: {memory: 2Gi}}
+          extraEnv:
+          - {name: HTTPS_PROXY, value: 'http://proxy:3128'}
+          - {name: OTEL_EXPORTER_OTLP_HEADERS, valueFrom: {secretKeyRef: {name: collector, key: headers}}}
         pods:
           nodeSelector: {disk: ssd}
           tolerations: [{key: lakehouse, operator: Exists}]

@@ -68,7 +68,8 @@ fn chatd_is_restricted_and_told_where_its_list_is() {
     assert_eq!(key["items"], json!([{"key": "token", "path": "token"}]), "and nothing else of that Secret");
 
     let many = Settings::parse(
-        "{image: i, store: {url: 's3://bucket'}, chat: {replicas: 2, resources: {limits: {memory: 3Gi}}}}",
+        "{image: i, store: {url: 's3://bucket'}, chat: {replicas: 2, resources: {limits: {memory: 3Gi}},
+            extraEnv: [{name: HTTPS_PROXY, value: 'http://proxy:3128'}]}}",
     );
     let children = plan(&observed(&[owner("a")], &[ollama("a")]), &many.unwrap()).children;
     assert!(
@@ -77,6 +78,8 @@ fn chatd_is_restricted_and_told_where_its_list_is() {
     let spec = self::template(&children).spec.unwrap();
     assert!(spec.topology_spread_constraints.is_some());
     assert_eq!(spec.containers[0].resources.clone().unwrap().limits.unwrap()["memory"].0, "3Gi");
+    let env = serde_json::to_value(&spec.containers[0].env).unwrap();
+    assert!(env.as_array().unwrap().contains(&json!({"name": "HTTPS_PROXY", "value": "http://proxy:3128"})));
 }
 
 #[test]

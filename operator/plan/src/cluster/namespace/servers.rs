@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
-    api::core::v1::{ConfigMap, PodTemplateSpec, Volume},
+    api::core::v1::{ConfigMap, EnvVar, PodTemplateSpec, Volume},
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
 use lakehouse_contract::Role;
@@ -33,8 +33,9 @@ const SPILL_SHARE: f64 = 0.35;
 const MEBIBYTE: f64 = 1_048_576.0;
 /// Seconds that queries may be behind what other processes publish, should nobody tell the pod.
 const REFRESH_SECONDS: u8 = 15;
-/// Seconds that answers of language models may go on in a pod that ends; what they may take altogether where a provider says nothing.
-const CHAT_DRAIN: i64 = 600;
+/// Seconds that answers may go on in a pod that ends, where language models give them: what they may take altogether where a provider
+/// says nothing.
+const ANSWER_DRAIN: i64 = 600;
 /// Seconds for the notice before that, and for the end after it.
 const DRAIN_SLACK: i64 = 10;
 /// chatd keeps nothing, but every server has a place to write.
@@ -58,6 +59,7 @@ pub(super) fn gateway(observed: &Observed<'_>, settings: &Settings) -> Vec<Child
     ] {
         args.extend([flag.to_owned(), value]);
     }
+    args.extend(drain());
     let replicas = settings.gateway.replicas;
     let blueprint = Blueprint {
         component: Component::Gateway,
@@ -67,7 +69,7 @@ pub(super) fn gateway(observed: &Observed<'_>, settings: &Settings) -> Vec<Child
         // Uploads are ingested here.
         disk: &settings.ingest.spool_size,
         port: Some(port),
-        life: Life::server(replicas),
+        life: answers(replicas),
         volumes: Vec::new(),
         labels: Vec::new(),
     };
@@ -98,7 +100,7 @@ pub(super) fn query(observed: &Observed<'_>, settings: &Settings) -> Vec<Child> 
     let blueprint = Blueprint {
         component: Component::Query,
         args: server::args("queryd", port),
-        env: env.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
+        env: env.into_iter().filter_map(|(name, value)| Some(pod::variable(name, value?))).collect(),
         resources,
         disk: &settings.query.cache_size,
         port: Some(port),
@@ -150,6 +152,7 @@ pub(super) fn embed(observed: &Observed<'_>, settings: &Settings) -> Vec<Child> 
         name: names::EMBED,
         list: names::PROVIDERS,
         args,
+        env: Vec::new(),
         volumes,
         resources: settings.embed_resources(),
         disk: &settings.embed.cache_size,
@@ -166,12 +169,13 @@ pub(super) fn chat(observed: &Observed<'_>, settings: &Settings) -> Vec<Child> {
         component: Component::Chat,
         name: names::CHAT,
         list: names::CHAT,
-        args: vec!["--drain-deadline".to_owned(), CHAT_DRAIN.to_string()],
+        args: drain().into(),
+        env: settings.chat.extra_env.clone(),
         volumes: Vec::new(),
         resources: settings.chat_resources(),
         disk: &Quantity(CHAT_DISK.to_owned()),
         replicas: settings.chat.replicas,
-        life: Life::Server { spread: settings.chat.replicas > 1, grace: CHAT_DRAIN + DRAIN_SLACK },
+        life: answers(settings.chat.replicas),
     };
     let owners = observed.owners_of(ResourceKind::ChatProvider);
     follower.children(observed, &owners, &observed.chatters(), settings)
@@ -186,6 +190,7 @@ struct Follower<'a> {
     list: &'static str,
     /// Beside those of all servers, and of those that follow a list.
     args: Vec<String>,
+    env: Vec<EnvVar>,
     volumes: Vec<(Volume, String)>,
     resources: Resources,
     disk: &'a Quantity,
@@ -207,6 +212,7 @@ impl Follower<'_> {
             name,
             list,
             args: more,
+            env,
             volumes: others,
             resources,
             disk,
@@ -222,7 +228,7 @@ impl Follower<'_> {
         let blueprint = Blueprint {
             component,
             args,
-            env: Vec::new(),
+            env,
             resources,
             disk,
             port: Some(port),
@@ -241,6 +247,16 @@ impl Follower<'_> {
         children.extend(place.deployment(name, replicas, template));
         children
     }
+}
+
+/// How a pod ends that answers of language models go through.
+fn answers(replicas: u16) -> Life {
+    Life::Server { spread: replicas > 1, grace: ANSWER_DRAIN + DRAIN_SLACK }
+}
+
+/// The argument for that.
+fn drain() -> [String; 2] {
+    ["--drain-deadline".to_owned(), ANSWER_DRAIN.to_string()]
 }
 
 /// DuckDB's limit, in MiB, in a pod with so many bytes: so that queryd ends a hungry query before the kernel ends the pod.

@@ -1,6 +1,6 @@
 //! What the types of the settings cannot say.
 
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::{api::core::v1::EnvVar, apimachinery::pkg::api::resource::Quantity};
 use lakehouse_contract::Key;
 use url::Url;
 
@@ -55,6 +55,10 @@ pub(super) fn problems(settings: &Settings) -> Vec<String> {
     problems.add("embed.modelsClaim", embed.models_claim.as_deref().and_then(object_name));
     problems.add("chat.replicas", at_least_one(chat.replicas));
     problems.resources("chat.resources", &chat.resources);
+    for (i, variable) in chat.extra_env.iter().enumerate() {
+        problems
+            .add(&format!("chat.extraEnv[{i}].name"), variable_name(&chat.extra_env[..i], &variable.name));
+    }
     problems.add("pods.priorityClassName", pods.priority_class_name.as_deref().and_then(object_name));
     for (field, keys) in [("pods.labels", pods.labels.keys()), ("pods.annotations", pods.annotations.keys())]
     {
@@ -111,6 +115,14 @@ fn at_least_one(replicas: u16) -> Option<String> {
 fn size(quantity: &Quantity) -> Option<String> {
     let sound = quantity::value(quantity).is_some_and(|amount| amount > 0.0);
     (!sound).then(|| format!("`{}` is no amount above zero, such as `500m` or `2Gi`", quantity.0))
+}
+
+/// A name that is neither the operator's own nor one of those before it.
+fn variable_name(before: &[EnvVar], name: &str) -> Option<String> {
+    let ours = name == "HOME" || ["LAKEHOUSE_", "AWS_"].iter().any(|prefix| name.starts_with(prefix));
+    text(name)
+        .or_else(|| ours.then(|| format!("`{name}` is set by the operator itself")))
+        .or_else(|| before.iter().any(|other| other.name == name).then(|| format!("`{name}` is there twice")))
 }
 
 /// RFC 1123 subdomain, as the names of Secrets are.
