@@ -51,7 +51,7 @@ impl Load {
         let (stop, counts) = (Arc::new(AtomicBool::new(false)), Arc::new(Counts::default()));
         let body = body.to_string();
         // A Service whose way to its pods is not known yet would fail the first requests of any client.
-        story.begin(path, body.clone().into_bytes()).await?;
+        story.send(path, body.clone().into_bytes()).await?;
         let client = |_| {
             let (url, token, body) = (url.clone(), token.clone(), body.clone());
             let (stop, counts) = (stop.clone(), counts.clone());

@@ -364,7 +364,7 @@ impl Story {
 
     /// A POST through the namespace's Service with its token; anything but success is an error with the answer's body.
     pub async fn post(&self, path: &str, body: Vec<u8>) -> Result<Value> {
-        let answer = self.begin(path, body).await?;
+        let answer = self.send(path, body).await?;
         let status = answer.status();
         let text = answer.text().await?;
         ensure!(status.is_success(), "POST {path}: {status}: {text}");
@@ -372,7 +372,7 @@ impl Story {
     }
 
     /// The same, as soon as the answer begins, whatever its status.
-    pub async fn begin(&self, path: &str, body: Vec<u8>) -> Result<reqwest::Response> {
+    pub async fn send(&self, path: &str, body: Vec<u8>) -> Result<reqwest::Response> {
         let (url, token) = (format!("{}{path}", self.url().await?), self.token().await?);
         let call = || self.http.post(&url).bearer_auth(&token).timeout(PATIENCE).body(body.clone()).send();
         // The way to a new pod is known on each node a moment after the pod is ready.

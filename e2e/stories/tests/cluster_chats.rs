@@ -312,7 +312,7 @@ async fn begin_stream(story: &Story, model: &str) -> Result<reqwest::Response> {
     let mut body = question(model);
     body["stream"] = json!(true);
     body["max_tokens"] = json!(400);
-    let mut answer = story.begin("/v1/chat/completions", body.to_string().into_bytes()).await?;
+    let mut answer = story.send("/v1/chat/completions", body.to_string().into_bytes()).await?;
     ensure!(answer.status().is_success(), "{}", answer.status());
     let Some(first) = answer.chunk().await? else { bail!("the stream is empty") };
     ensure!(!first.is_empty(), "the stream has begun");
