@@ -367,10 +367,12 @@ impl Link {
         Ok(Self { client, base })
     }
 
-    /// A path below the base, which may have one of its own.
-    fn url(&self, path: &str) -> Url {
+    /// A path, and maybe a query, below the base, which may have a path of its own.
+    fn url(&self, below: &str) -> Url {
+        let (path, query) = below.split_once('?').map_or((below, None), |(path, query)| (path, Some(query)));
         let mut url = self.base.clone();
         url.set_path(&format!("{}{path}", url.path().trim_end_matches('/')));
+        url.set_query(query);
         url
     }
 }
