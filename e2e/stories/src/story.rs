@@ -180,9 +180,16 @@ impl Story {
         let mut differences = Vec::new();
         for document in documents(yaml)? {
             let parameters = PatchParams { dry_run: true, ..PatchParams::apply(manager).force() };
-            let mut after = serde_json::to_value(self.apply_document(&document, &parameters).await?)?;
             let (api, name) = self.api_of(&document).await?;
-            let mut before = serde_json::to_value(api.get(&name).await?)?;
+            // The operator writes statuses meanwhile: only of an object that nobody wrote is it the dry run that differs.
+            let run = async || {
+                let before = api.get(&name).await?;
+                let after = self.apply_document(&document, &parameters).await?;
+                let is_still = api.get(&name).await?.resource_version() == before.resource_version();
+                Ok(is_still.then_some((before, after)))
+            };
+            let (before, after) = eventually("a dry run of an object at rest", run).await?;
+            let (mut before, mut after) = (serde_json::to_value(before)?, serde_json::to_value(after)?);
             for value in [&mut before, &mut after] {
                 if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
                     metadata.remove("managedFields");
