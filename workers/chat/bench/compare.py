@@ -146,6 +146,8 @@ def main():
             "lakehouse": f"http://127.0.0.1:{ours}/chat/completions",
         }
         all_ways = {**ways, "litellm": f"http://127.0.0.1:{theirs}/v1/chat/completions"}
+        # First, while no burst has left its memory behind.
+        held = asked(load, "hold", ways["lakehouse"], "openai/endless", STREAMS, chatd.pid)
         cores = len(os.sched_getaffinity(0))
         print(f"{cores} cores for the clients, the upstream and what is between them; {ROUNDS} rounds of {seconds} s, best of each")
         fast = compare(load, "ask", ways, rate, seconds)
@@ -164,7 +166,6 @@ def main():
             print(f"\nadded by litellm for each that lakehouse adds: p50 {ratio(beside, 'p50')}, p99 {ratio(beside, 'p99')}, "
                   f"first word {ratio(first, 'p50')}; requests/s {rate / slow:,.0f} times as many")
 
-        held = asked(load, "hold", ways["lakehouse"], "openai/endless", STREAMS, chatd.pid)
         print(f"\n{held['streams']:,} open streams: {held['mib']:.0f} MiB resident (goal: under 200), {held['before']:.0f} without them")
 
         def added(told, quantile, name="lakehouse"):
