@@ -14,6 +14,7 @@ use lakehouse_contract::chat::ProviderList;
 use lakehouse_http::{Around, BodyLimit, Problem, RequestId, body};
 use serde_json::Value;
 use tokio::time::Instant;
+use tower::util::MapResponseLayer;
 
 use crate::{
     ChatError, Chatd,
@@ -40,7 +41,7 @@ pub fn router(chatd: Chatd) -> Router {
         .route("/chat/completions", post(completions).layer(limit))
         .route("/models", get(models))
         .route("/models/{*id}", get(model))
-        .layer(Around::new(|_| (), async |(), answer| in_openais_shape(answer)));
+        .layer(MapResponseLayer::new(in_openais_shape));
     let anthropics = Router::new()
         .route("/messages", post(messages).layer(limit))
         .route("/messages/count_tokens", post(count))
@@ -53,7 +54,7 @@ pub fn router(chatd: Chatd) -> Router {
         .route("/ollama/api/tags", get(tags))
         .route("/ollama/api/version", get(version))
         .route("/ollama/api/{*path}", any(not_ollamas))
-        .layer(Around::new(|_| (), async |(), answer| in_ollamas_shape(answer)));
+        .layer(MapResponseLayer::new(in_ollamas_shape));
     Router::new()
         .route("/chat", post(chat).layer(limit))
         .route("/chat/providers", get(providers))

@@ -8,9 +8,10 @@ use axum::{
     routing::{get, post},
 };
 use lakehouse_contract::embed::{EmbedRequest, EmbedStats, IdentityRequest, ModelIdentity, ModelList};
-use lakehouse_http::{Around, BodyLimit, Problem, body};
+use lakehouse_http::{BodyLimit, Problem, body};
 use serde::Serialize;
 use serde_json::json;
+use tower::util::MapResponseLayer;
 
 use crate::{EmbedError, Embedd, Embedded, Embedder, Reason, ollama, openai};
 
@@ -25,7 +26,7 @@ const IDENTITY_LIMIT: u64 = 64 << 10;
 pub fn router(embedd: Embedd) -> Router {
     let ollamas = Router::new()
         .route("/ollama/api/embed", post(ollama::embed).layer(BodyLimit(EMBED_LIMIT)))
-        .layer(Around::new(|_| (), async |(), answer| ollama::in_ollamas_shape(answer)));
+        .layer(MapResponseLayer::new(ollama::in_ollamas_shape));
     Router::new()
         .merge(ollamas)
         .route("/embed", post(embed).layer(BodyLimit(EMBED_LIMIT)))
