@@ -3,6 +3,7 @@
 
 mod chat_provider;
 mod deletion;
+mod failures;
 mod objects;
 mod restricted;
 mod runs;
